@@ -1,0 +1,28 @@
+/* Purpose: messages to whole transactions.
+ * Thread:  the reader (or a test).
+ * Owns:    the transaction under construction; a complete one is given to the caller.
+ * Flow:    pen_messages of one stream in their order in, one pen_txn at each Commit out. */
+#ifndef PEN_CORE_ASSEMBLE_H
+#define PEN_CORE_ASSEMBLE_H
+
+#include "core/pgoutput.h"
+
+typedef struct pen_assembler {
+    pen_arena *arena; /* borrowed, the decoder's */
+    pen_txn *open;    /* between Begin and Commit, or NULL */
+} pen_assembler;
+
+void pen_assembler_init(pen_assembler *assembler, pen_arena *arena);
+/* Releases the transaction under construction, if any: the half-received one after a lost
+ * connection. */
+void pen_assembler_discard(pen_assembler *assembler);
+
+/* Adds one message; `bytes` is its length on the wire. At a Commit gives the transaction in *txn,
+ * else NULL; the caller releases it with pen_txn_release. Origin, Type, Relation and Message
+ * messages change nothing here. Errors: PEN_ERROR_FATAL for an order that the protocol does not
+ * allow: a row outside a transaction, a Begin inside one, a Commit without Begin or with another
+ * LSN than its Begin told. */
+PEN_MUST_CHECK bool pen_assembler_add(pen_assembler *assembler, const pen_message *msg,
+                                      size_t bytes, pen_txn **txn, pen_error *err);
+
+#endif

@@ -1,0 +1,14 @@
+#include "core/change.h"
+
+void pen_txn_release(pen_txn *txn)
+{
+    /* The transaction lies in the first segment's block, and each segment in its own: read on
+     * before giving back, and give the first back last. */
+    pen_segment *first = txn->first;
+    for (pen_segment *seg = first->next; seg != NULL;) {
+        pen_segment *next = seg->next;
+        pen_block_release(seg->block);
+        seg = next;
+    }
+    pen_block_release(first->block);
+}

@@ -1,0 +1,78 @@
+/* Purpose: the operator's settings: one table for flags, environment, config file, help and
+ * reference. Thread:  main, before other threads start; read-only after that. Owns:    all strings,
+ * until pen_options_deinit. Flow:    argv, environ and the config file in; typed values out, each
+ * with where it came from. Precedence: default < file < environment < flag. */
+#ifndef PEN_CORE_OPTIONS_H
+#define PEN_CORE_OPTIONS_H
+
+#include "core/error.h"
+#include "core/log.h"
+
+#include <stdio.h>
+
+typedef enum pen_progress_style {
+    PEN_PROGRESS_AUTO,
+    PEN_PROGRESS_PLAIN,
+    PEN_PROGRESS_NONE
+} pen_progress_style;
+
+/* A repeatable option's values, in the order given. */
+typedef struct pen_option_list {
+    char **items;
+    size_t count;
+} pen_option_list;
+
+/* The fields are named as the flags in core/options.def, which says what they mean. */
+typedef struct pen_options {
+    char *source;
+    char *target;
+    char *name;
+    char *slot;        /* defaults to name */
+    char *publication; /* defaults to name */
+    char *dir;         /* defaults to ./NAME.penstock */
+    pen_option_list table;
+    pen_option_list exclude_table;
+    pen_option_list schema;
+    pen_option_list exclude_schema;
+    uint64_t workers;
+    uint64_t batch_rows;
+    uint64_t batch_bytes;
+    uint64_t batch_transactions;
+    uint64_t memory;  /* bytes */
+    uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
+    bool stop_when_caught_up;
+    pen_progress_style progress;
+    pen_log_format log_format;
+    pen_log_level log_level;
+    /* what the command line asks for instead of a run */
+    bool print_config;
+    bool help;
+    /* where each option's value came from, by its row in options.def */
+    const char **origins;
+} pen_options;
+
+/* Reads file, environment and `argv` (behind the command's name: argv[0] is the first flag). Every
+ * flag takes "--flag value" and "--flag=value"; booleans take none, or
+ * =on/off/true/false/yes/no/1/0. Passwords in argv's --source and --target are overwritten in
+ * place, so that no process title shows them. Unless help or print_config is asked for, --source
+ * and --target must be there. Errors: PEN_ERROR_CONFIG, naming the option, where its value came
+ * from, what is allowed, and for an unknown flag the nearest known one; never showing a password.
+ */
+PEN_MUST_CHECK bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err);
+void pen_options_deinit(pen_options *options);
+
+/* `--print-config`: each option, its value and its origin; passwords hidden. */
+void pen_options_print(const pen_options *options, FILE *out);
+
+/* The flags' part of `--help`, wrapped for 80 columns. */
+void pen_options_help(FILE *out);
+
+/* Reads "64kB", "256MB", "1GB" as PostgreSQL writes sizes (1024-based; B, kB, MB, GB, TB; a bare
+ * number is bytes). False when it is not one or does not fit 64 bits. */
+PEN_MUST_CHECK bool pen_size_parse(const char *text, uint64_t *bytes);
+
+/* Gives a copy of a connection string or URI with every password replaced by "********" (free()
+ * it): for messages. What cannot be read for sure is hidden whole. */
+char *pen_conninfo_redact(const char *conninfo);
+
+#endif
