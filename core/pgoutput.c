@@ -1,5 +1,7 @@
 #include "core/pgoutput.h"
 
+#include "core/rel_versions.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,22 +16,9 @@ enum { TRUNCATE_CASCADE = 1, TRUNCATE_RESTART_IDENTITY = 2 };
 enum { COLUMN_IS_KEY = 1 };
 enum { MESSAGE_TRANSACTIONAL = 1 };
 
-/* A relation version and what it was made from, in one allocation: the columns lie behind the
- * struct, the copy of the message's body, into which all names point, behind the columns. */
-typedef struct version {
-    pen_relation rel;
-    struct version *older; /* made before this one, of whatever relation */
-    pen_slice body;        /* the Relation message behind its OID */
-} version;
-
 struct pen_pgoutput {
-    pen_arena *arena;
-    version *newest; /* all versions, for destroy */
-    uint32_t version_count;
-    /* The versions in force, hashed by OID: open addressing, never more than half full. */
-    version **slots;
-    unsigned slots_log2;
-    size_t relation_count;
+    pen_arena *arena; /* borrowed */
+    pen_rel_versions versions;
 };
 
 /* One message while it is read. */
@@ -75,62 +64,7 @@ static pen_slice schema_name(pen_slice sent)
     return sent.len == 0 ? pen_slice_of("pg_catalog") : sent;
 }
 
-/* Relation versions */
-
-/* The slot that holds `oid`'s version in force, or the empty one where it belongs. */
-static version **find_slot(const pen_pgoutput *decoder, uint32_t oid)
-{
-    size_t mask = ((size_t)1 << decoder->slots_log2) - 1;
-    /* Fibonacci hashing: the source's OIDs are often neighbours. */
-    size_t at = (oid * 2654435769u) >> (32 - decoder->slots_log2);
-    while (decoder->slots[at] != NULL && decoder->slots[at]->rel.oid != oid) {
-        at = (at + 1) & mask;
-    }
-    return &decoder->slots[at];
-}
-
-static void grow_slots(pen_pgoutput *decoder)
-{
-    version **old = decoder->slots;
-    size_t count = (size_t)1 << decoder->slots_log2;
-    decoder->slots_log2++;
-    decoder->slots = pen_calloc(count * 2, sizeof(version *));
-    for (size_t i = 0; i < count; i++) {
-        if (old[i] != NULL) {
-            *find_slot(decoder, old[i]->rel.oid) = old[i];
-        }
-    }
-    free(old);
-}
-
-static void put_in_force(pen_pgoutput *decoder, version *made)
-{
-    made->rel.version = ++decoder->version_count;
-    made->older = decoder->newest;
-    decoder->newest = made;
-    version **slot = find_slot(decoder, made->rel.oid);
-    bool known = *slot != NULL;
-    *slot = made;
-    if (!known && ++decoder->relation_count * 2 > (size_t)1 << decoder->slots_log2) {
-        grow_slots(decoder);
-    }
-}
-
-/* Gives a version with room for `column_count` columns and a copy of `body`. */
-static version *version_create(uint32_t oid, uint16_t column_count, pen_slice body)
-{
-    size_t columns_size = column_count * sizeof(pen_rel_column);
-    version *made = pen_malloc(sizeof(*made) + columns_size + body.len);
-    memset(made, 0, sizeof(*made));
-    pen_rel_column *columns = (pen_rel_column *)(made + 1);
-    uint8_t *copy = (uint8_t *)(columns + column_count);
-    memcpy(copy, body.data, body.len);
-    made->body = (pen_slice){copy, body.len};
-    made->rel.oid = oid;
-    made->rel.column_count = column_count;
-    made->rel.columns = columns;
-    return made;
-}
+/* Relation messages */
 
 /* Reads the columns, which are all that is left of `in`, which reads the version's own copy. */
 static bool read_columns(reading *in, pen_rel_column *columns, uint16_t count)
@@ -152,7 +86,7 @@ static bool read_relation(reading *in, const pen_relation **rel)
 {
     uint32_t oid = pen_cursor_u32(&in->cur);
     pen_slice body = {in->cur.next, pen_cursor_left(&in->cur)};
-    const version *known = *find_slot(in->decoder, oid);
+    const pen_rel_version *known = pen_rel_versions_find(&in->decoder->versions, oid);
     if (!in->cur.failed && known != NULL && pen_slice_equal(known->body, body)) {
         *rel = &known->rel;
         return true;
@@ -171,18 +105,18 @@ static bool read_relation(reading *in, const pen_relation **rel)
         return malformed(in, "%u columns do not fit into what follows", count);
     }
     /* All is read once more out of the copy, so that the names point there. */
-    version *made = version_create(oid, count, body);
+    pen_rel_version *made = pen_rel_version_create(oid, count, body);
     reading copy = *in;
     copy.cur = pen_cursor_over(made->body);
     made->rel.schema = schema_name(pen_cursor_cstring(&copy.cur));
     made->rel.table = pen_cursor_cstring(&copy.cur);
     made->rel.replica_identity = (char)pen_cursor_u8(&copy.cur);
     (void)pen_cursor_u16(&copy.cur);
-    if (!read_columns(&copy, (pen_rel_column *)(made + 1), count)) {
+    if (!read_columns(&copy, pen_rel_version_columns(made), count)) {
         free(made);
         return false;
     }
-    put_in_force(in->decoder, made);
+    pen_rel_versions_add(&in->decoder->versions, made);
     *rel = &made->rel;
     return true;
 }
@@ -268,7 +202,7 @@ static bool read_row_header(reading *in, const pen_relation **rel, uint8_t *tupl
     if (in->cur.failed) {
         return whole(in);
     }
-    const version *known = *find_slot(in->decoder, oid);
+    const pen_rel_version *known = pen_rel_versions_find(&in->decoder->versions, oid);
     if (known == NULL) {
         return malformed(in, "no Relation message told what the relation with OID %u is", oid);
     }
@@ -454,8 +388,7 @@ pen_pgoutput *pen_pgoutput_create(pen_arena *arena)
 {
     pen_pgoutput *decoder = pen_calloc(1, sizeof(*decoder));
     decoder->arena = arena;
-    decoder->slots_log2 = 6;
-    decoder->slots = pen_calloc((size_t)1 << decoder->slots_log2, sizeof(version *));
+    pen_rel_versions_init(&decoder->versions);
     return decoder;
 }
 
@@ -464,18 +397,13 @@ void pen_pgoutput_destroy(pen_pgoutput *decoder)
     if (decoder == NULL) {
         return;
     }
-    for (version *each = decoder->newest; each != NULL;) {
-        version *older = each->older;
-        free(each);
-        each = older;
-    }
-    free(decoder->slots);
+    pen_rel_versions_deinit(&decoder->versions);
     free(decoder);
 }
 
 const pen_relation *pen_pgoutput_relation(const pen_pgoutput *decoder, uint32_t oid)
 {
-    const version *known = *find_slot(decoder, oid);
+    const pen_rel_version *known = pen_rel_versions_find(&decoder->versions, oid);
     return known == NULL ? NULL : &known->rel;
 }
 
