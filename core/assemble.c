@@ -96,6 +96,16 @@ static bool commit(pen_assembler *assembler, const pen_message *msg, pen_error *
         err->lsn = msg->commit.commit_lsn;
         return false;
     }
+    if (msg->commit.end_lsn < msg->commit.commit_lsn) {
+        /* Progress is reported by end LSNs: it would go back. */
+        pen_error_set(err, PEN_ERROR_FATAL,
+                      "the source's transaction at " PEN_LSN_FMT " ends at " PEN_LSN_FMT
+                      ", before its commit record; check that the source is a PostgreSQL server, "
+                      "with no proxy that changes the stream",
+                      PEN_LSN_ARGS(msg->commit.commit_lsn), PEN_LSN_ARGS(msg->commit.end_lsn));
+        err->lsn = msg->commit.commit_lsn;
+        return false;
+    }
     txn->end_lsn = msg->commit.end_lsn;
     txn->commit_time = msg->commit.commit_time;
     return true;
