@@ -4,7 +4,8 @@
 #include <stdio.h>
 
 /* Writes the seeds of fuzz_pgoutput into the folder named on the command line: each sample behind
- * the relations that it needs, and all of them as one stream. Run by hand when a form is added. */
+ * the relations that it needs, all of them as one stream, and all of them again with the last byte
+ * missing. Run by hand when a form is added. */
 
 static void append(wire *stream, const wire *msg)
 {
@@ -34,10 +35,13 @@ int main(int argc, char **argv)
     }
     wire all = {0};
     wire one = {0};
+    wire cut = {0};
     wire msg = {0};
     bool ok = true;
     for (size_t i = 0; ok && wire_sample(i, &msg); i++) {
         append(&all, &msg);
+        msg.len--;
+        append(&cut, &msg);
         const size_t needed[] = {BEGIN, ITEM_RELATION, EMPTY_RELATION, i, COMMIT};
         one.len = 0;
         for (size_t at = 0; at < PEN_COUNTOF(needed); at++) {
@@ -48,9 +52,10 @@ int main(int argc, char **argv)
         snprintf(name, sizeof(name), "sample-%02zu", i);
         ok = save(argv[1], name, &one);
     }
-    ok = ok && save(argv[1], "stream", &all);
+    ok = ok && save(argv[1], "stream", &all) && save(argv[1], "cut", &cut);
     wire_free(&all);
     wire_free(&one);
+    wire_free(&cut);
     wire_free(&msg);
     return ok ? 0 : 1;
 }

@@ -43,7 +43,10 @@ static bool decode_bytes(rig *at, const uint8_t *bytes, size_t len)
     cr_assert(ok == (at->err.kind == PEN_ERROR_NONE));
     if (!ok) {
         cr_assert_eq((int)at->err.kind, PEN_ERROR_FATAL);
-        cr_assert(strstr(at->err.text, "offset") != NULL, "%s", at->err.text);
+        const char *offset = strstr(at->err.text, "at offset ");
+        cr_assert_not_null(offset, "%s", at->err.text);
+        cr_assert_leq(strtoull(offset + strlen("at offset "), NULL, 10), len, "read beyond: %s",
+                      at->err.text);
     }
     free(copy);
     return ok;
@@ -310,6 +313,14 @@ Test(pgoutput, relation_versions)
     wire_empty_relation(&at.out);
     cr_assert(decode(&at));
     cr_assert_eq(at.msg.relation->version, 4, "the numbers are the stream's");
+
+    /* As long as the last, and different only in a column's name. */
+    wire_item_relation(&at.out);
+    uint8_t *letter = memmem(at.out.data, at.out.len, "price", 5);
+    *letter = 'P';
+    cr_assert(decode(&at));
+    cr_assert_eq(at.msg.relation->version, 5);
+    cr_assert(slice_is(at.msg.relation->columns[2].name, "Price"));
     rig_deinit(&at);
 }
 
@@ -622,6 +633,7 @@ Test(pgoutput, every_prefix_is_refused)
         for (size_t len = 0; len < sample.len; len++) {
             cr_assert_not(decode_bytes(&at, sample.data, len), "sample %zu, %zu of %zu bytes", i,
                           len, sample.len);
+            cr_assert_null(strstr(at.err.text, "has the kind"), "a missing byte was taken for one");
             cr_assert_eq(at.arena.block == NULL ? 0 : at.arena.block->used, 0,
                          "a refused message keeps no memory");
         }
@@ -630,6 +642,23 @@ Test(pgoutput, every_prefix_is_refused)
         rig_deinit(&at);
     }
     wire_free(&sample);
+}
+
+/* Nothing but the tuples' headers, so that each missing byte is one of those. */
+Test(pgoutput, every_prefix_of_an_update_without_columns_is_refused)
+{
+    rig at;
+    rig_init_with_relations(&at);
+    wire whole = {0};
+    wire_row(&whole, 'U', WIRE_EMPTY);
+    wire_tuple(&whole, 'K', 0);
+    wire_tuple(&whole, 'N', 0);
+    for (size_t len = 0; len < whole.len; len++) {
+        cr_assert_not(decode_bytes(&at, whole.data, len), "%zu bytes", len);
+    }
+    cr_assert(decode_bytes(&at, whole.data, whole.len));
+    wire_free(&whole);
+    rig_deinit(&at);
 }
 
 Test(pgoutput, every_trailing_byte_is_refused)
