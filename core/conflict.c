@@ -15,9 +15,9 @@
  * The bound B of a change is the largest answer over all its keys, so the claim holds for whole
  * changes. It stays true through everything that alters an entry or a floor:
  *
- * - A write by batch k sets write = k, write_bound = B (the old one too, if write was k). For
- *   batches after k the answer k covers all that was there before, because batches commit in order.
- *   Within k, B covers it: a write conflicts with every touch, so B is at least every answer.
+ * - A write by batch k sets write = k, write_bound = B. For batches after k the answer k covers
+ *   all that was there before, because batches commit in order. Within k, B covers it: a write
+ *   conflicts with every touch, so B is at least what the entry answered before.
  * - A read by batch k sets read = k, read_bound = B (the old one too, if read was k). It leaves
  *   `write` alone. But B does not cover older reads, with which a read does not conflict: when
  *   `read` moves up from a live batch r < k, r goes into read_bound, because a writer in k, which
@@ -186,7 +186,7 @@ static void note(pen_conflict *table, const pen_key *key, uint32_t batch, uint32
         at->write_bound = line->floor == batch ? batch - 1 : 0;
     }
     if (key->access == PEN_ACCESS_WRITE) {
-        at->write_bound = at->write == batch ? larger(at->write_bound, bound) : bound;
+        at->write_bound = bound; /* covers the old one: a write is answered by all there is */
         at->write = batch;
     } else {
         at->read_bound = larger(bound, answer(at->read, at->read_bound, batch, committed));
