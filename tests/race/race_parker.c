@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define WAKERS 3
-#define ROUNDS 20000
+#define ROUNDS 60000
 
 typedef struct post {
     PEN_ALIGNED pen_cell published; /* how many rounds this waker did */
