@@ -63,7 +63,7 @@ static inline uint8_t pen_cursor_u8(pen_cursor *cur)
 static inline uint16_t pen_cursor_u16(pen_cursor *cur)
 {
     const uint8_t *at = pen_cursor_take(cur, 2);
-    return at == NULL ? 0 : (uint16_t)(at[0] << 8 | at[1]);
+    return (uint16_t)(at == NULL ? 0 : at[0] << 8 | at[1]);
 }
 
 static inline uint32_t pen_cursor_u32(pen_cursor *cur)
