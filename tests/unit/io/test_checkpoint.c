@@ -234,6 +234,13 @@ Test(checkpoint, a_right_crc_is_not_enough)
         cr_assert_not(decode(image, &cp), "change %zu", i);
     }
     uint8_t image[SLOT];
+    for (size_t at = 64; at <= 128; at += 64) {
+        encode(9, 1000, image);
+        memset(image + at, 'x', 64); /* a name of the whole field, with no NUL to stop it */
+        image[at == 64 ? 48 : 50] = 64;
+        seal(image);
+        cr_assert_not(decode(image, &cp));
+    }
     encode(9, 1000, image);
     seal(image);
     cr_assert(decode(image, &cp), "the unchanged one must pass, or the above says nothing");

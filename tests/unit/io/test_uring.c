@@ -3,9 +3,12 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static pen_error err;
@@ -24,8 +27,11 @@ static pen_uring *create(unsigned entries)
 static int open_scratch(void)
 {
     const char *tmp = getenv("TMPDIR");
-    int fd = open(tmp == NULL ? "/tmp" : tmp, O_TMPFILE | O_RDWR, 0600);
+    char name[300];
+    snprintf(name, sizeof(name), "%s/penstock-test-XXXXXX", tmp == NULL ? "/tmp" : tmp);
+    int fd = mkstemp(name);
     cr_assert_geq(fd, 0);
+    unlink(name);
     return fd;
 }
 
@@ -69,8 +75,8 @@ Test(uring, many_writes_at_once_each_come_back_once)
     close(fd);
 }
 
-/* A pipe of one page that does not block gives what files rarely do: part of the write, and then
- * EAGAIN until somebody reads. */
+/* A pipe of one page that does not block gives what files rarely do: part of the write at a time.
+ */
 Test(uring, the_rest_of_a_short_write_follows)
 {
     enum { SIZE = 20000 };
@@ -144,4 +150,34 @@ Test(uring, destroy_waits_for_what_is_in_flight)
         close(fd);
     }
     pen_uring_destroy(NULL);
+}
+
+/* Bytes that nobody has flushed yet have no place on the disk ("delayed allocation"), where the
+ * file system tells. */
+Test(uring, what_is_given_back_has_its_place_on_the_disk)
+{
+    uint8_t bytes[4096] = {1};
+    union {
+        struct fiemap map;
+        uint8_t room[sizeof(struct fiemap) + sizeof(struct fiemap_extent)];
+    } answer;
+    pen_uring *ring = create(1);
+    int fd = open_scratch();
+    pen_uring_write write = {.fd = fd, .data = bytes, .size = sizeof(bytes)};
+    cr_assert(pen_uring_queue(ring, &write));
+    pen_uring_write *done;
+    cr_assert(pen_uring_wait(ring, &done, &err));
+    cr_assert_eq(done->sys_errno, 0);
+    memset(&answer, 0, sizeof(answer));
+    answer.map.fm_length = sizeof(bytes);
+    answer.map.fm_extent_count = 1;
+    if (ioctl(fd, FS_IOC_FIEMAP, &answer.map) != 0) {
+        cr_skip_test("this file system does not tell");
+    }
+    struct fiemap_extent extent;
+    memcpy(&extent, answer.room + sizeof(struct fiemap), sizeof(extent));
+    cr_assert_eq(answer.map.fm_mapped_extents, 1U);
+    cr_assert_eq(extent.fe_flags & (FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN), 0U);
+    pen_uring_destroy(ring);
+    close(fd);
 }
