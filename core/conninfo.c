@@ -209,6 +209,10 @@ static bool scan_uri(conninfo_scan *scan, const char *rest)
     if (strchr(rest, '@') != NULL || contains(rest, query, "password=")) {
         return false;
     }
+    /* The same for a host that is "user%3Apassword" with its "@host" forgotten. */
+    if (contains(rest, path, "%3a")) {
+        return false;
+    }
     return scan_hosts(rest, path) && (*query == '\0' || scan_query(scan, query + 1));
 }
 
