@@ -39,7 +39,8 @@ size_t pen_nearest(const char *word, const char *const *names, size_t count)
     size_t nearest = 0;
     size_t best = SIZE_MAX;
     for (size_t i = 0; i < count; i++) {
-        size_t distance = pen_edit_distance(word, names[i]);
+        bool is_beginning = *word != '\0' && strncmp(names[i], word, strlen(word)) == 0;
+        size_t distance = is_beginning ? 0 : pen_edit_distance(word, names[i]);
         if (distance < best) {
             best = distance;
             nearest = i;

@@ -12,7 +12,8 @@
  * first 64 bytes. */
 size_t pen_edit_distance(const char *left, const char *right);
 
-/* Returns the index of the name nearest to `word`; of equally near ones the first. `count` >= 1. */
+/* Returns the index of the name nearest to `word`: one that begins with it, or else the one at the
+ * smallest distance; of equally near ones the first. `count` >= 1. */
 size_t pen_nearest(const char *word, const char *const *names, size_t count);
 
 #endif

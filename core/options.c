@@ -38,9 +38,10 @@ void pen_option_set_origin(pen_options *options, int row, const char *origin)
     table->texts[row] = table->owned[row];
 }
 
-static void init(pen_options *options)
+void pen_option_reader_init(pen_option_reader *reader, pen_options *options)
 {
     memset(options, 0, sizeof(*options));
+    *reader = (pen_option_reader){.options = options};
     origin_table *table = pen_calloc(1, sizeof(*table));
     options->origins = table->texts;
     for (int row = 0; row < PEN_OPTION_ROWS; row++) {
@@ -299,8 +300,8 @@ static bool read_all(pen_option_reader *reader, const flag_list *flags, pen_erro
 
 bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err)
 {
-    pen_option_reader reader = {.options = options};
-    init(options);
+    pen_option_reader reader;
+    pen_option_reader_init(&reader, options);
     char **copy = take_arguments(argc, argv);
     flag_list flags = {.uses = pen_calloc((size_t)argc + 1, sizeof(*flags.uses))};
     bool ok = read_flags(argc, copy, &flags, err) && read_all(&reader, &flags, err);

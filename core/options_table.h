@@ -64,6 +64,10 @@ typedef struct pen_option_reader {
     pen_option_level levels[PEN_OPTION_ROWS];
 } pen_option_reader;
 
+/* Begins to read into `options`, whose old content is not looked at: all fields empty. The caller
+ * calls pen_options_deinit at the end. */
+void pen_option_reader_init(pen_option_reader *reader, pen_options *options);
+
 /* Returns the number of the row with this flag (`len` bytes at `flag`), or -1. */
 int pen_option_find(const char *flag, size_t len);
 /* Returns the flag that was probably meant by `word`. */

@@ -38,4 +38,7 @@ Test(nearest, names_the_first_of_the_nearest)
     cr_expect_eq(pen_nearest("stats", names, 3), 1);
     cr_expect_eq(pen_nearest("cpoy", names, 3), 2);
     cr_expect_eq(pen_nearest("", names, 2), 0);
+    cr_expect_eq(pen_nearest("s", names, 3), 0);
+    cr_expect_eq(pen_nearest("stat", names, 3), 1);
+    cr_expect_eq(pen_nearest("co", names, 3), 2);
 }
