@@ -244,4 +244,6 @@ Test(log, keeps_errno)
     close(STDERR_FILENO);
     pen_log(PEN_LOG_INFO, "nowhere to go");
     cr_assert_eq(errno, ENOSPC);
+    pen_log_fields(PEN_LOG_INFO, "nowhere to go", NULL, 0);
+    cr_assert_eq(errno, ENOSPC);
 }
