@@ -1,8 +1,10 @@
 /* Purpose: a batch: a contiguous run of source transactions that one worker applies as one
- * transaction. Thread:  filled by the dispatcher while it holds the batch, then owned by the worker
- * that took it. Owns:    its transactions, until released. Flow:    transactions in commit order
- * in, one target transaction out. Batches are numbered from 1 without gaps; batch k commits after
- * batch k - 1. */
+ *          transaction.
+ * Thread:  filled by the dispatcher while it holds the batch, then owned by the worker that took
+ *          it.
+ * Owns:    its transactions, until released.
+ * Flow:    transactions in commit order in, one target transaction out. Batches are numbered from 1
+ *          without gaps; batch k commits after batch k - 1. */
 #ifndef PEN_APPLY_BATCH_H
 #define PEN_APPLY_BATCH_H
 

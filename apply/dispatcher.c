@@ -173,8 +173,8 @@ static void bind_change(pen_dispatcher *d, pen_change *chg, uint64_t number, uin
     } else {
         add_table_keys(d, chg->rel->target, chg, &after_all);
     }
-    chg->bound = pen_conflict_touch(d->conflicts, d->keys, d->key_count, number, committed,
-                                    after_all ? number - 1 : 0);
+    chg->bound = pen_conflict_touch_after(d->conflicts, d->keys, d->key_count, number, committed,
+                                          after_all ? number - 1 : 0);
 }
 
 static void bind_txn(pen_dispatcher *d, pen_txn *txn, uint64_t number)

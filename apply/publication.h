@@ -1,6 +1,9 @@
 /* Purpose: the publication: which tables the operator's filters choose, and whether they can be
- * published. Thread:  main, at the start. Owns:    nothing; borrows the source session. Flow:
- * filters and the source's catalog in; a publication that fits them, or the reason why not. */
+ *          published.
+ * Thread:  main, at the start.
+ * Owns:    nothing; borrows the source session.
+ * Flow:    filters and the source's catalog in; a publication that fits them, or the reason why
+ *          not. */
 #ifndef PEN_APPLY_PUBLICATION_H
 #define PEN_APPLY_PUBLICATION_H
 

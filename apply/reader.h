@@ -1,7 +1,9 @@
 /* Purpose: the reader: receives the stream, decodes it, builds transactions, and reports to the
- * source. Thread:  pen_reader_run is the reader's thread; open and close are main's. Owns:    the
- * replication connection, the decoder, the arena. Flow:    the walsender's bytes in; whole
- * transactions into the ring; status back. It never blocks without still sending status. */
+ *          source.
+ * Thread:  pen_reader_run is the reader's thread; open and close are main's.
+ * Owns:    the replication connection, the decoder, the arena.
+ * Flow:    the walsender's bytes in; whole transactions into the ring; status back. It never blocks
+ *          without still sending status. */
 #ifndef PEN_APPLY_READER_H
 #define PEN_APPLY_READER_H
 

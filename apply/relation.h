@@ -1,7 +1,8 @@
 /* Purpose: what a relation version of the source became on the target: columns by name, identity,
- * scope. Thread:  made by the dispatcher, immutable afterwards; workers read it once they hold a
- * batch. Owns:    its strings and arrays; lives as long as the stream. Flow:    the catalog fills
- * it, key extraction and statements read it. */
+ *          scope.
+ * Thread:  made by the dispatcher, immutable afterwards; workers read it once they hold a batch.
+ * Owns:    its strings and arrays; lives as long as the stream.
+ * Flow:    the catalog fills it, key extraction and statements read it. */
 #ifndef PEN_APPLY_RELATION_H
 #define PEN_APPLY_RELATION_H
 

@@ -1,13 +1,13 @@
-/* Purpose: where a stream begins: publication, slot, the progress row, and every reason not to go
- * on. Thread:  main, before the threads start. Owns:    nothing that outlives it but plain values.
+/* Purpose: where a stream begins: publication, slot, progress row, and every reason not to go on.
+ * Thread:  main, before the threads start.
+ * Owns:    nothing that outlives it but plain values.
  * Flow:    both servers' catalogs and the progress row in; a position to start at out, or the
- * reason to refuse, in words.
+ *          reason to refuse, in words.
  *
  * Truth is on the target, in the schema "penstock", written in the same transaction as the data:
- *   stream    which source this stream reads: set once, compared on every start
- *   progress  commit and end LSN of the last transaction applied, and the run that may go on from
- * there durable   the LSN that may be reported to the source; written with synchronous_commit=on
- * before it is */
+ * - stream: which source this stream reads; set once, compared on every start
+ * - progress: commit and end LSN of the last transaction applied, and the run that may go on there
+ * - durable: the LSN that may be reported to the source; durable itself before it is reported */
 #ifndef PEN_APPLY_RESUME_H
 #define PEN_APPLY_RESUME_H
 

@@ -1,7 +1,9 @@
 /* Purpose: a change as SQL: the statement for its shape, prepared once a session, and its
- * parameters. Thread:  one worker; a statement cache belongs to one session. Owns:    the
- * statements; they live as long as the cache, and are prepared for as long as the session. Flow: a
- * change in; a prepared statement's name, SQL and parameter values out.
+ *          parameters.
+ * Thread:  one worker; a statement cache belongs to one session.
+ * Owns:    the statements; they live as long as the cache, and are prepared for as long as the
+ *          session.
+ * Flow:    a change in; a prepared statement's name, SQL and parameter values out.
  *
  * A statement depends on the relation version, the kind of change, which columns came unchanged,
  * how rows are found, and whether it guards its own row count. */

@@ -223,7 +223,7 @@ static bool start_workers(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
     for (unsigned i = 0; i < stream->worker_count; i++) {
-        char part[16];
+        char part[24];
         pen_pgconn *conn = NULL;
         snprintf(part, sizeof(part), "worker %u", i + 1);
         if (!open_target(stream, part, false, &conn, err)) {
@@ -246,7 +246,7 @@ static bool start_threads(pen_run *run, pen_error *err)
     bool ok = true;
     unsigned started = 0;
     for (; ok && started < stream->worker_count; started++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof(name), "worker %u", started + 1);
         ok = pen_thread_start(&stream->workers[started]->thread, PEN_ROLE_WORKER, name,
                               pen_worker_run, stream->workers[started], err);

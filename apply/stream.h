@@ -1,24 +1,27 @@
 /* Purpose: one stream: everything that one slot's threads share. Read this first.
  * Thread:  main makes and ends it; each field says who writes it.
  * Owns:    all of its parts; nothing of penstock's state is global, so several streams can run at
- * once. Flow:    reader -> ring -> dispatcher -> open batch -> workers -> target; back from the
- * target by way of the progress thread to the source.
+ *          once.
+ * Flow:    reader -> ring -> dispatcher -> open batch -> workers -> target; back from the target by
+ *          way of the progress thread to the source.
  *
- *   reader      receives, decodes, builds transactions         core/pgoutput, core/assemble,
- * apply/reader | txns (ring) dispatcher  hashes keys, finds what each change must wait for, forms
- * batches        apply/dispatcher | open_batch (one place: whoever is idle takes the batch) workers
- * apply a batch as one transaction, commit in batch order                     apply/worker |
- * committed, applied_lsn progress    makes it durable, then durable_lsn, then the checkpoint
- * apply/progress | durable_lsn reader      tells the source what it may forget
+ *   reader        receives, decodes, builds transactions (core/pgoutput, core/assemble)
+ *      | txns: a ring
+ *   dispatcher    hashes keys, finds what each change must wait for, forms batches
+ *      | open_batch: one place, and whoever is idle takes the batch
+ *   workers       apply a batch as one transaction, commit in batch order
+ *      | committed, applied_lsn
+ *   progress      makes it durable, then publishes durable_lsn, then writes the checkpoint
+ *      | durable_lsn
+ *   reader        tells the source what it may forget
  *
  * Deadlocks that could be, and why they cannot:
- * - A worker waits only for earlier batches, an earlier batch is always taken first (there is one
- * open batch at a time), and the worker that holds the earliest one waits for nobody: it can always
- * commit.
+ * - A worker waits only for earlier batches. An earlier batch is always taken first, because there
+ * is one open batch at a time, and the worker that holds the earliest one waits for nobody.
  * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
  *   committed what it holds.
  * - The reader waits for memory only while transactions that will give memory back are under way:
- * with none, it goes beyond the budget rather than wait for itself. */
+ *   with none, it goes beyond the budget rather than wait for itself. */
 #ifndef PEN_APPLY_STREAM_H
 #define PEN_APPLY_STREAM_H
 

@@ -204,17 +204,18 @@ static void rebase(pen_conflict *table, uint64_t batch)
     }
 }
 
-uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key_count,
-                            uint64_t batch, uint64_t committed)
+uint64_t pen_conflict_touch_after(pen_conflict *table, const pen_key *keys, size_t key_count,
+                                  uint64_t batch, uint64_t committed, uint64_t at_least)
 {
-    PEN_ASSERT(committed < batch && batch >= table->newest);
+    PEN_ASSERT(committed < batch && at_least < batch && batch >= table->newest);
     if (batch - table->base >= REBASE_AT) {
         rebase(table, batch);
     }
     table->newest = batch;
     uint32_t own = (uint32_t)(batch - table->base);
     uint32_t done = committed > table->base ? (uint32_t)(committed - table->base) : 0;
-    uint32_t bound = 0;
+    /* Any bound that is at least what the keys answer keeps the claim above. */
+    uint32_t bound = at_least > table->base ? (uint32_t)(at_least - table->base) : 0;
     for (size_t i = 0; i < key_count; i++) {
         bound = larger(bound, key_bound(bucket_of(table, keys[i].hash), &keys[i], own, done));
     }
@@ -222,6 +223,12 @@ uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key
         note(table, &keys[i], own, done, bound);
     }
     return bound == 0 ? 0 : table->base + bound;
+}
+
+uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key_count,
+                            uint64_t batch, uint64_t committed)
+{
+    return pen_conflict_touch_after(table, keys, key_count, batch, committed, 0);
 }
 
 void pen_conflict_prefetch(const pen_conflict *table, uint64_t hash)

@@ -39,6 +39,11 @@ void pen_conflict_prefetch(const pen_conflict *table, uint64_t hash);
 uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key_count,
                             uint64_t batch, uint64_t committed);
 
+/* The same for a change that must wait at least for batch `at_least` (less than `batch`), whatever
+ * its keys say: one that may conflict with what is not written as keys. */
+uint64_t pen_conflict_touch_after(pen_conflict *table, const pen_key *keys, size_t key_count,
+                                  uint64_t batch, uint64_t committed, uint64_t at_least);
+
 /* Forgets everything, as before the first batch; only when no batch is in flight. */
 void pen_conflict_clear(pen_conflict *table);
 

@@ -1,6 +1,8 @@
 /* Purpose: a run of bytes that somebody else owns, and a cursor that reads it with every bound
- * checked. Thread:  any; a cursor belongs to one caller. Owns:    nothing; borrows the bytes. Flow:
- * bytes from outside in; numbers, strings and slices out, or `failed`. */
+ *          checked.
+ * Thread:  any; a cursor belongs to one caller.
+ * Owns:    nothing; borrows the bytes.
+ * Flow:    bytes from outside in; numbers, strings and slices out, or `failed`. */
 #ifndef PEN_CORE_SLICE_H
 #define PEN_CORE_SLICE_H
 

@@ -1,9 +1,11 @@
 /* Purpose: a target connection in libpq's pipeline mode, with bounded bytes in flight and every
- * result looked at. Thread:  one worker. Owns:    the connection, and the list of what was sent and
- * is not yet answered. Flow:    prepared statements with their parameters out; row counts checked
- * as results come back. The first failure is kept, with the subject of the statement that caused
- * it: in a pipeline without Sync everything behind a failure is skipped by the server, so nothing
- * runs out of order.
+ *          result looked at.
+ * Thread:  one worker.
+ * Owns:    the connection, and the list of what was sent and is not yet answered.
+ * Flow:    prepared statements with their parameters out; row counts checked as results come back.
+ *          The first failure is kept, with the subject of the statement that caused it: in a
+ *          pipeline without Sync everything behind a failure is skipped by the server, so nothing
+ *          runs out of order.
  *
  * Why it cannot deadlock: sending never waits for the socket alone. While bytes are left to send,
  * results are taken in as well, so the server is never stuck writing to us while we are stuck
