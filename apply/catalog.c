@@ -80,7 +80,7 @@ static const char *const indexes_sql =
     "'pg_catalog.btequalimage'::pg_catalog.regproc::pg_catalog.oid"
     "        OR c.collisdeterministic)) AS bytes_equal"
     " FROM pg_catalog.pg_index i"
-    " CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::pg_catalog.int2[], "
+    " CROSS JOIN LATERAL unnest(i.indkey::pg_catalog.int2[], "
     "i.indclass::pg_catalog.oid[],"
     "  i.indcollation::pg_catalog.oid[]) WITH ORDINALITY AS k(attnum, opc, coll, n)"
     " JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum"

@@ -29,7 +29,7 @@
 /* What of it is missing, the first table's first column first. */
 static const char *const missing_sql =
     "SELECT w.s, w.t, w.c, w.alter_sql, c.oid IS NULL AS no_table"
-    " FROM pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[],"
+    " FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[],"
     "  $4::pg_catalog.text[]) WITH ORDINALITY AS w(s, t, c, alter_sql, n)"
     " LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.s"
     " LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.t"

@@ -1,0 +1,74 @@
+"""Servers for the session, a pair of databases for each test."""
+
+import itertools
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from lib.cluster import Cluster  # noqa: E402
+from lib.pair import Pair  # noqa: E402
+from lib.program import binary  # noqa: E402
+
+NUMBERS = itertools.count(1)
+
+
+def stop_in_order(number, _frame):
+    """So that SIGTERM, too, takes down the servers."""
+    raise SystemExit(128 + number)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "smoke: also run with the binaries of the sanitizers")
+    signal.signal(signal.SIGTERM, stop_in_order)
+
+
+def pytest_sessionstart(session):
+    if not session.config.option.collectonly and not os.access(binary(), os.X_OK):
+        pytest.exit(f"there is no penstock at {binary()}: build it, or set PENSTOCK_BIN", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def clusters():
+    made = []
+    try:
+        for name in ("source", "target"):
+            made.append(Cluster(name))
+        yield tuple(made)
+    finally:
+        for cluster in made:
+            cluster.remove()
+
+
+@pytest.fixture
+def make_pair(clusters, tmp_path):
+    """For tests that need a certain role on the target, or more than one pair."""
+    made = []
+
+    def make(role="owner", source=None, target=None):
+        number = next(NUMBERS)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        pair = Pair(source or clusters[0], target or clusters[1], f"t{number}", folder, role)
+        made.append(pair)
+        return pair
+
+    yield make
+    for pair in made:
+        pair.close()
+
+
+@pytest.fixture
+def pair(make_pair):
+    """The target's role is a plain one without any right but to own its database."""
+    return make_pair("owner")
+
+
+@pytest.fixture(params=["owner", "postgres"])
+def any_pair(make_pair, request):
+    """Once with the plain role, once with a superuser: penstock then applies as a replica."""
+    return make_pair(request.param)

@@ -1,0 +1,177 @@
+"""A source and a target database, and the comparison of what is in them."""
+
+import collections
+
+from psycopg2 import sql as quoting
+
+from .cluster import SUPERUSER
+from .program import Penstock, wait_until
+
+
+class Pair:
+    """A fresh database on each of two servers, owned by the plain role, and a penstock between them."""
+
+    def __init__(self, source, target, name, folder, role="owner"):
+        self.source_cluster = source
+        self.target_cluster = target
+        self.name = name
+        self.role = role  # the target's, with which penstock applies
+        self.connections = []
+        for cluster in (source, target):
+            cluster.sql(f"CREATE DATABASE {name} OWNER owner TEMPLATE template0")
+        self.source = self.connect(source)
+        self.target = self.connect(target)
+        self.penstock = Penstock(
+            source.uri(name, "owner"), target.uri(name, role), name, folder / "state"
+        )
+
+    def connect(self, cluster, role="owner"):
+        connection = cluster.connect(self.name, role)
+        self.connections.append(connection)
+        return connection
+
+    def close(self):
+        self.penstock.kill_all()
+        for connection in self.connections:
+            connection.close()
+        slots = "SELECT slot_name FROM pg_replication_slots WHERE database = %s"
+        for cluster in (self.source_cluster, self.target_cluster):
+            cluster.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (self.name,),
+            )
+            for (slot,) in cluster.sql(slots, (self.name,)):
+                wait_until(lambda c=cluster, s=slot: not c.sql(
+                    "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (s,)
+                )[0][0], what=f"the end of slot {slot}'s walsender")
+                cluster.sql("SELECT pg_drop_replication_slot(%s)", (slot,))
+            cluster.sql(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+    def on_source(self, statement, params=None):
+        return run(self.source, statement, params)
+
+    def on_target(self, statement, params=None):
+        return run(self.target, statement, params)
+
+    def schema(self, statements):
+        """The same objects on both sides, owned by the plain role."""
+        self.on_source(statements)
+        self.on_target(statements)
+
+    def transaction(self, *statements):
+        """One transaction on the source."""
+        self.source.autocommit = False
+        try:
+            with self.source.cursor() as cursor:
+                for statement in statements:
+                    if isinstance(statement, tuple):
+                        cursor.execute(*statement)
+                    else:
+                        cursor.execute(statement)
+            self.source.commit()
+        finally:
+            self.source.rollback()
+            self.source.autocommit = True
+
+    def make_slot(self, tables=None):
+        """Publication and slot as penstock would make them: what is committed from now on is streamed."""
+        names = quoting.SQL(", ").join(identifier(t) for t in tables or self.tables())
+        self.on_source(
+            quoting.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(quoting.Identifier(self.name), names)
+        )
+        self.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.name,))
+
+    def tables(self):
+        """All ordinary tables of the source that are the test's."""
+        return self.on_source("""
+            SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind = 'r' AND n.nspname <> 'penstock' AND n.nspname !~ '^pg_'
+              AND n.nspname <> 'information_schema' ORDER BY 1, 2""")
+
+    def wal_lsn(self):
+        """The source's WAL position: everything committed so far ends at or before it."""
+        return self.on_source("SELECT pg_current_wal_insert_lsn()")[0][0]
+
+    def confirmed_lsn(self):
+        rows = self.on_source(
+            "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
+        return rows[0][0] if rows else None
+
+    def wait_streaming(self, run_=None, timeout=30):
+        """Until penstock holds the slot."""
+        def active():
+            if run_ is not None:
+                assert run_.running, f"penstock ended early:\n{run_.stderr[-4000:]}"
+            rows = self.on_source(
+                "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
+            return rows and rows[0][0]
+        wait_until(active, timeout, "an active slot")
+
+    def wait_rows(self, table, count, run_=None, timeout=60):
+        """Until the target's table has at least so many rows."""
+        def there():
+            if run_ is not None:
+                assert run_.running, f"penstock ended early:\n{run_.stderr[-4000:]}"
+            statement = quoting.SQL("SELECT count(*) FROM {}").format(identifier(table))
+            return self.on_target(statement)[0][0] >= count
+        wait_until(there, timeout, f"{count} rows in {table}")
+
+    def same(self, tables=None, columns=None):
+        """Both sides hold the same rows; gives how many those are."""
+        return sum(self.same_table(table, columns) for table in tables or self.tables())
+
+    def same_table(self, table, columns=None):
+        names = columns or self.columns(table)
+        statement = quoting.SQL("SELECT ROW({})::text FROM {}").format(
+            quoting.SQL(", ").join(quoting.Identifier(n) for n in names), identifier(table))
+        source = collections.Counter(row for (row,) in self.on_source(statement))
+        target = collections.Counter(row for (row,) in self.on_target(statement))
+        if source != target:
+            lost = sorted((source - target).elements())
+            extra = sorted((target - source).elements())
+            shown = [f"  only on the source: {row[:300]}" for row in lost[:5]]
+            shown += [f"  only on the target: {row[:300]}" for row in extra[:5]]
+            raise AssertionError(
+                f"{table}: {len(lost)} rows missing on the target, {len(extra)} too many\n"
+                + "\n".join(shown))
+        return sum(source.values())
+
+    def columns(self, table):
+        return [name for (name,) in self.on_source(
+            quoting.SQL("""SELECT attname FROM pg_attribute WHERE attrelid = {}::regclass
+                AND attnum > 0 AND NOT attisdropped ORDER BY attnum""").format(
+                quoting.Literal(identifier(table).as_string(self.source))))]
+
+    def recorded_lsn(self):
+        """The furthest LSN in penstock's own tables on the target; None when there is none."""
+        admin = self.target_cluster
+        columns = admin.sql("""
+            SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+            JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'penstock' AND c.relkind = 'r' AND a.attnum > 0
+              AND a.atttypid = 'pg_lsn'::regtype""", dbname=self.name)
+        found = []
+        for table, column in columns:
+            statement = quoting.SQL("SELECT max({}) FROM penstock.{}").format(
+                quoting.Identifier(column), quoting.Identifier(table)).as_string(self.target)
+            found.append(admin.sql(statement, dbname=self.name)[0][0])
+        return max((lsn_number(lsn) for lsn in found if lsn), default=None)
+
+
+def run(connection, statement, params=None):
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def identifier(table):
+    """"name" as it is, or (schema, name)."""
+    return quoting.Identifier(*table) if isinstance(table, tuple) else quoting.Identifier(table)
+
+
+def lsn_number(text):
+    high, low = text.split("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+__all__ = ["Pair", "SUPERUSER", "identifier", "lsn_number", "run"]
