@@ -59,6 +59,8 @@ void pen_block_release(pen_block *block)
     pen_budget *budget = block->budget;
     size_t size = block->size;
     free(block);
+    /* Relaxed is enough: the wake orders it before the reader's next look ([PARK-1]). Exactly one
+     * release crosses the limit downwards while the reader, who alone adds, waits. */
     size_t used = atomic_fetch_sub_explicit(&budget->used, size, memory_order_relaxed);
     if (used >= budget->limit && used - size < budget->limit && budget->reader != NULL) {
         pen_parker_wake(budget->reader);
@@ -92,7 +94,8 @@ size_t pen_arena_room(const pen_arena *arena)
 pen_block *pen_arena_reserve(pen_arena *arena, size_t size)
 {
     size = round_up(size);
-    if (pen_arena_room(arena) < size) {
+    /* Even nothing is taken from a block: a table without columns has tuples of no values. */
+    if (arena->block == NULL || pen_arena_room(arena) < size) {
         pen_arena_deinit(arena);
         arena->block = block_create(arena->budget, size > PEN_BLOCK_SIZE ? size : PEN_BLOCK_SIZE);
     }

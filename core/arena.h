@@ -1,10 +1,10 @@
 /* Purpose: memory for everything between receive and commit, counted against --memory.
- * Thread:  an arena belongs to the reader; blocks are released by whichever thread is done with
- * them; the budget is shared. Owns:    the budget counts the bytes of all live blocks; a block
- * lives until its last reference is given back, so one block may hold many small transactions and
- * no row is freed one by one. Flow:    the reader bumps allocations off the current block; a
- * segment of a transaction keeps one reference on its block; the worker that committed the batch
- * gives it back. */
+ * Thread:  an arena belongs to the reader; any thread releases blocks; the budget is shared.
+ * Owns:    a block lives until its last reference is given back; the budget counts live blocks.
+ * Flow:    the reader bumps allocations off a block; whoever committed them gives it back.
+ *
+ * One block may hold many small transactions, and no row is freed one by one: a segment of a
+ * transaction keeps one reference on its block, which goes when the batch has committed. */
 #ifndef PEN_CORE_ARENA_H
 #define PEN_CORE_ARENA_H
 
@@ -14,8 +14,8 @@
 
 struct pen_parker;
 
-/* The budget. `waiting` is set by the reader before it sleeps for memory, and the release that
- * brings the budget back under its limit wakes it. */
+/* The budget. The release that brings it back under its limit wakes the reader, which may sleep for
+ * memory on its parker. */
 typedef struct pen_budget {
     size_t limit; /* bytes; fixed */
     struct pen_parker *reader;
@@ -31,7 +31,9 @@ size_t pen_budget_peak(const pen_budget *budget);
 
 /* True while the budget is used up: the reader then takes nothing more from the source (but goes on
  * sending status). The budget is checked between messages, so it is overrun by one block at most,
- * plus what one message needs beyond a block's size. */
+ * plus what one message needs beyond a block's size. Before it sleeps for memory the reader must
+ * give its arenas' current blocks back (pen_arena_deinit; an arena goes on from there): they count
+ * too, and a block made for one message larger than the budget would keep it exhausted for ever. */
 bool pen_budget_exhausted(const pen_budget *budget);
 
 typedef struct pen_block {

@@ -1,8 +1,9 @@
-/* Purpose: the conflict table: which batch touched a key last, and what must commit before this one
- * may. Thread:  whoever holds the dispatcher's baton; nobody else. Owns:    its buckets, of fixed
- * size: memory does not grow with the number of keys. Flow:    key hashes of a change in, the
- * number of the batch that the change must wait for out. Invariant: losing an entry may add a
- * dependency, never drop one. */
+/* Purpose: the conflict table: which batch touched a key last, and so what must commit first.
+ * Thread:  whoever holds the dispatcher's baton; nobody else.
+ * Owns:    its buckets, of fixed size: memory does not grow with the number of keys.
+ * Flow:    key hashes of a change in, the number of the batch that it must wait for out.
+ *
+ * Invariant: losing an entry may add a dependency, never drop one. */
 #ifndef PEN_CORE_CONFLICT_H
 #define PEN_CORE_CONFLICT_H
 
@@ -33,9 +34,15 @@ void pen_conflict_prefetch(const pen_conflict *table, uint64_t hash);
  * Always less than `batch`. `batch` never decreases between calls; `committed` is the newest
  * committed batch known to the caller, less than `batch`: an entry at or below it binds nobody.
  * Within one batch the bounds never put two conflicting changes in the wrong order: a change gets
- * at least the bound of every earlier change of its batch that it conflicts with. */
+ * at least the bound of every earlier change of its batch that it conflicts with. A bound inherited
+ * so may have committed in the meantime: who compares it with that, not with 0, saves a wait. */
 uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key_count,
                             uint64_t batch, uint64_t committed);
+
+/* The same for a change that must wait at least for batch `at_least` (less than `batch`), whatever
+ * its keys say: one that may conflict with what is not written as keys. */
+uint64_t pen_conflict_touch_after(pen_conflict *table, const pen_key *keys, size_t key_count,
+                                  uint64_t batch, uint64_t committed, uint64_t at_least);
 
 /* Forgets everything, as before the first batch; only when no batch is in flight. */
 void pen_conflict_clear(pen_conflict *table);

@@ -5,6 +5,9 @@
 #include <string.h>
 
 static void fill(pen_error *err, pen_error_kind kind, const char *fmt, va_list args)
+    PEN_PRINTF(3, 0);
+
+static void fill(pen_error *err, pen_error_kind kind, const char *fmt, va_list args)
 {
     memset(err, 0, sizeof(*err));
     err->kind = kind;

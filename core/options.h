@@ -1,7 +1,7 @@
-/* Purpose: the operator's settings: one table for flags, environment, config file, help and
- * reference. Thread:  main, before other threads start; read-only after that. Owns:    all strings,
- * until pen_options_deinit. Flow:    argv, environ and the config file in; typed values out, each
- * with where it came from. Precedence: default < file < environment < flag. */
+/* Purpose: the operator's settings: one table for flags, environment, file, help and reference.
+ * Thread:  main, before other threads start; read-only after that.
+ * Owns:    all strings, until pen_options_deinit.
+ * Flow:    argv, environ and the config file in; typed values out, each with where it came from. */
 #ifndef PEN_CORE_OPTIONS_H
 #define PEN_CORE_OPTIONS_H
 
@@ -24,6 +24,7 @@ typedef struct pen_option_list {
 
 /* The fields are named as the flags in core/options.def, which says what they mean. */
 typedef struct pen_options {
+    char *config; /* the config file that was read, or NULL */
     char *source;
     char *target;
     char *name;
@@ -57,7 +58,8 @@ typedef struct pen_options {
  * place, so that no process title shows them. Unless help or print_config is asked for, --source
  * and --target must be there. Errors: PEN_ERROR_CONFIG, naming the option, where its value came
  * from, what is allowed, and for an unknown flag the nearest known one; never showing a password.
- */
+ * Precedence: default < file < environment < flag. --help as an argument goes before everything
+ * else. After an error nothing is left to free, and pen_options_deinit does no harm. */
 PEN_MUST_CHECK bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err);
 void pen_options_deinit(pen_options *options);
 

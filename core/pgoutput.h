@@ -1,11 +1,7 @@
-/* Purpose: the wire format of pgoutput, bytes to messages.
+/* Purpose: the wire format of pgoutput, bytes to messages; "Logical Replication Message Formats".
  * Thread:  the reader (or a test); one decoder belongs to one caller.
- * Owns:    the relation versions, which live until the decoder is deinitialised; row changes lie in
- *          the arena's current block.
- * Flow:    one CopyData payload of a logical stream (behind the XLogData header) in, one
- * pen_message out. Every read is bounds-checked; a length in the input is never trusted before it
- * was checked against what is there. Source:  PostgreSQL, "Logical Replication Message Formats"
- * (protocol version 1). */
+ * Owns:    relation versions, until it is destroyed; row changes lie in the arena's current block.
+ * Flow:    one CopyData payload (behind the XLogData header) in, one pen_message out. */
 #ifndef PEN_CORE_PGOUTPUT_H
 #define PEN_CORE_PGOUTPUT_H
 
@@ -61,6 +57,12 @@ typedef struct pen_message {
     };
 } pen_message;
 
+/* A segment's header lies in the block of the segment's changes, and which change begins a segment
+ * only the assembler knows. So the decoder leaves room for a header behind each change that it
+ * makes: right after pen_pgoutput_decode, pen_arena_alloc(arena, sizeof(pen_segment)) does not
+ * begin a new block. Nothing but that may be taken from the arena in between. */
+#define PEN_CHANGE_TAIL ((sizeof(pen_segment) + 15) & ~(size_t)15)
+
 typedef struct pen_pgoutput pen_pgoutput;
 
 /* Gives a decoder; row changes go into `arena`, borrowed. */
@@ -68,11 +70,14 @@ pen_pgoutput *pen_pgoutput_create(pen_arena *arena);
 /* Frees it and all relation versions. */
 void pen_pgoutput_destroy(pen_pgoutput *decoder);
 
-/* Decodes one message, all of `bytes`: a byte left over is an error as one that is missing. A row
- * change is put whole into one arena block (arena->block afterwards); no heap allocation per row.
- * A Relation message equal to the version in force gives that version again.
- * Errors: PEN_ERROR_FATAL, naming the message, what is wrong with it and its offset; the decoder is
- * still usable, the caller decides. */
+/* Decodes one message of protocol version 1, all of `bytes`: a byte left over is an error as one
+ * that is missing. No length in the input is trusted before it was checked against what is there,
+ * so that a message never allocates more than a small multiple of its own size. A row change is put
+ * whole into one arena block (arena->block afterwards) with PEN_CHANGE_TAIL behind it; no heap
+ * allocation per row. The values of a row lie one behind the other in a copy of the message.
+ * An empty schema name is given as "pg_catalog", which it stands for. A Relation message equal to
+ * the version in force gives that version again. Errors: PEN_ERROR_FATAL, naming the message, what
+ * is wrong with it and its offset; the decoder is still usable, the caller decides. */
 PEN_MUST_CHECK bool pen_pgoutput_decode(pen_pgoutput *decoder, pen_slice bytes, pen_message *msg,
                                         pen_error *err);
 

@@ -1,8 +1,7 @@
 /* Purpose: a bounded lock-free ring of pointers from one thread to one other.
  * Thread:  one producer (push), one consumer (pop); who that is never changes while both run.
- * Owns:    its slots; the pointers in them belong to the producer until pushed, to the consumer
- * after. Flow:    whole transactions travel on it, never rows: a handoff a row is what caps
- * throughput. */
+ * Owns:    its slots; the pointers in them are the producer's until pushed, then the consumer's.
+ * Flow:    whole transactions travel on it, never rows: a handoff a row is what caps throughput. */
 #ifndef PEN_CORE_RING_H
 #define PEN_CORE_RING_H
 
@@ -24,7 +23,8 @@ typedef struct pen_ring {
     uint64_t tail_seen;
 } pen_ring;
 
-/* `capacity`: slots, a power of two, at least 2. */
+/* `capacity`: slots, a power of two, at least 2. A ring on the heap, or a struct around it, comes
+ * from pen_alloc_lines: malloc does not align to cache lines. */
 void pen_ring_init(pen_ring *ring, size_t capacity);
 /* Frees the slots, not what is still in them. */
 void pen_ring_deinit(pen_ring *ring);

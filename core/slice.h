@@ -1,6 +1,8 @@
 /* Purpose: a run of bytes that somebody else owns, and a cursor that reads it with every bound
- * checked. Thread:  any; a cursor belongs to one caller. Owns:    nothing; borrows the bytes. Flow:
- * bytes from outside in; numbers, strings and slices out, or `failed`. */
+ *          checked.
+ * Thread:  any; a cursor belongs to one caller.
+ * Owns:    nothing; borrows the bytes.
+ * Flow:    bytes from outside in; numbers, strings and slices out, or `failed`. */
 #ifndef PEN_CORE_SLICE_H
 #define PEN_CORE_SLICE_H
 
@@ -34,7 +36,9 @@ typedef struct pen_cursor {
 
 static inline pen_cursor pen_cursor_over(pen_slice bytes)
 {
-    return (pen_cursor){bytes.data, bytes.data + bytes.len, false};
+    /* Adding even 0 to NULL is undefined in C17. */
+    const uint8_t *first = bytes.data == NULL ? (const uint8_t *)"" : bytes.data;
+    return (pen_cursor){first, first + bytes.len, false};
 }
 
 static inline size_t pen_cursor_left(const pen_cursor *cur)
@@ -63,7 +67,7 @@ static inline uint8_t pen_cursor_u8(pen_cursor *cur)
 static inline uint16_t pen_cursor_u16(pen_cursor *cur)
 {
     const uint8_t *at = pen_cursor_take(cur, 2);
-    return at == NULL ? 0 : (uint16_t)(at[0] << 8 | at[1]);
+    return (uint16_t)(at == NULL ? 0 : at[0] << 8 | at[1]);
 }
 
 static inline uint32_t pen_cursor_u32(pen_cursor *cur)
@@ -76,6 +80,9 @@ static inline uint32_t pen_cursor_u32(pen_cursor *cur)
 
 static inline uint64_t pen_cursor_u64(pen_cursor *cur)
 {
+    if (pen_cursor_left(cur) < 8) {
+        cur->failed = true; /* before the first half is read: it would be given for the whole */
+    }
     uint64_t high = pen_cursor_u32(cur);
     return high << 32 | pen_cursor_u32(cur);
 }

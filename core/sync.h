@@ -32,6 +32,13 @@ static inline uint64_t pen_cell_read(const pen_cell *cell)
     return atomic_load_explicit(&cell->value, memory_order_acquire);
 }
 
+/* Puts `value` in and gives what was there, as publish and read in one. Of two exchanges on one
+ * cell one comes first, and the later one sees what was done before the earlier. */
+static inline uint64_t pen_cell_exchange(pen_cell *cell, uint64_t value)
+{
+    return atomic_exchange_explicit(&cell->value, value, memory_order_acq_rel);
+}
+
 /* True for the one caller that turned `from` into `to`; orders as publish and read together. */
 static inline bool pen_cell_swap(pen_cell *cell, uint64_t from, uint64_t to)
 {
@@ -60,11 +67,32 @@ static inline uint64_t pen_counter_get(const pen_counter *counter)
     return atomic_load_explicit(&counter->value, memory_order_relaxed);
 }
 
+/* How many threads are still at something. */
+typedef struct pen_countdown {
+    _Atomic(uint64_t) left;
+} pen_countdown;
+
+static inline void pen_countdown_init(pen_countdown *countdown, uint64_t left)
+{
+    atomic_init(&countdown->left, left);
+}
+
+/* True for the last one; it sees all that the others did before. */
+PEN_MUST_CHECK static inline bool pen_countdown_leave(pen_countdown *countdown)
+{
+    return atomic_fetch_sub_explicit(&countdown->left, 1, memory_order_acq_rel) == 1;
+}
+
 /* A place for one pointer, which whoever comes first takes away: the one atomic exchange by which
  * an idle worker takes the open batch, or the dispatcher takes it back to add to it. */
 typedef struct pen_place {
     _Atomic(void *) item;
 } pen_place;
+
+static inline void pen_place_init(pen_place *place)
+{
+    atomic_init(&place->item, NULL);
+}
 
 /* Puts `item` (not NULL) into the empty place; only the thread that may fill the place. */
 static inline void pen_place_put(pen_place *place, void *item)
@@ -80,6 +108,82 @@ static inline void *pen_place_take(pen_place *place)
         return NULL;
     }
     return atomic_exchange_explicit(&place->item, NULL, memory_order_acq_rel);
+}
+
+/* True while nothing is in it; only a hint to anybody but the thread that may fill it. */
+static inline bool pen_place_is_empty(const pen_place *place)
+{
+    return atomic_load_explicit(&place->item, memory_order_acquire) == NULL;
+}
+
+/* "I am about to sleep until you have done that": the sleeper raises it and then looks once more;
+ * the other does it and then lowers. Both exchange, and of two exchanges on one variable one comes
+ * first: either the sleeper sees what was done, or the other gets true and must wake. A plain store
+ * and load on each side could both be too early. */
+typedef struct pen_flag {
+    _Atomic(uint32_t) raised;
+} pen_flag;
+
+static inline void pen_flag_init(pen_flag *flag)
+{
+    atomic_init(&flag->raised, 0);
+}
+
+static inline void pen_flag_raise(pen_flag *flag)
+{
+    (void)atomic_exchange_explicit(&flag->raised, 1, memory_order_acq_rel);
+}
+
+/* True when it was raised: the caller wakes the sleeper. */
+PEN_MUST_CHECK static inline bool pen_flag_lower(pen_flag *flag)
+{
+    return atomic_exchange_explicit(&flag->raised, 0, memory_order_acq_rel) != 0;
+}
+
+/* The set of idle workers: each adds itself and then looks once more for work; whoever has work
+ * puts it where they look and then picks one. The lowest number is picked first, so that at low
+ * load few sessions do all the work and stay warm. The same rule of exchanges as for pen_flag. */
+#define PEN_IDLE_MAX 256
+typedef struct pen_idle_set {
+    PEN_ALIGNED _Atomic(uint64_t) words[PEN_IDLE_MAX / 64];
+} pen_idle_set;
+
+static inline void pen_idle_init(pen_idle_set *set)
+{
+    for (size_t i = 0; i < PEN_COUNTOF(set->words); i++) {
+        atomic_init(&set->words[i], 0);
+    }
+}
+
+static inline void pen_idle_add(pen_idle_set *set, unsigned member)
+{
+    (void)atomic_fetch_or_explicit(&set->words[member / 64], (uint64_t)1 << (member % 64),
+                                   memory_order_acq_rel);
+}
+
+static inline void pen_idle_remove(pen_idle_set *set, unsigned member)
+{
+    (void)atomic_fetch_and_explicit(&set->words[member / 64], ~((uint64_t)1 << (member % 64)),
+                                    memory_order_acq_rel);
+}
+
+/* Takes the lowest member out of the first `count` ones, or returns -1 when none is idle. */
+static inline int pen_idle_pick(pen_idle_set *set, unsigned count)
+{
+    for (unsigned word = 0; word * 64 < count; word++) {
+        /* An exchange in effect, though it changes nothing: a plain load could be too early. */
+        uint64_t members = atomic_fetch_or_explicit(&set->words[word], 0, memory_order_acq_rel);
+        while (members != 0) {
+            unsigned bit = (unsigned)__builtin_ctzll(members);
+            uint64_t before = atomic_fetch_and_explicit(&set->words[word], ~((uint64_t)1 << bit),
+                                                        memory_order_acq_rel);
+            if (before & (uint64_t)1 << bit) {
+                return (int)(word * 64 + bit);
+            }
+            members = before & ~((uint64_t)1 << bit); /* it removed itself meanwhile */
+        }
+    }
+    return -1;
 }
 
 #endif

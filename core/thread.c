@@ -37,6 +37,7 @@ static void *thread_main(void *arg)
 bool pen_thread_start(pen_thread *thread, pen_role role, const char *name, void (*run)(void *),
                       void *arg, pen_error *err)
 {
+    thread->started = false; /* so that a join after a failed start does nothing */
     thread->role = role;
     thread->run = run;
     thread->arg = arg;
@@ -44,6 +45,12 @@ bool pen_thread_start(pen_thread *thread, pen_role role, const char *name, void 
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
+    /* A fault is the thread's own; blocked, it would kill without a word from a handler or a
+     * sanitizer. */
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = pthread_create(&thread->handle, NULL, thread_main, thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -28,7 +28,7 @@ const char *pen_thread_name(void);
 typedef struct pen_thread {
     pthread_t handle;
     pen_role role;
-    char name[16];
+    char name[24];
     void (*run)(void *arg);
     void *arg;
     bool started;

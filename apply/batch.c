@@ -1,0 +1,43 @@
+#include "apply/batch.h"
+
+#include <stdlib.h>
+
+pen_batch *pen_batch_create(uint64_t number, pen_lsn previous_commit_lsn)
+{
+    pen_batch *batch = pen_calloc(1, sizeof(*batch));
+    batch->number = number;
+    batch->previous_commit_lsn = previous_commit_lsn;
+    return batch;
+}
+
+void pen_batch_destroy(pen_batch *batch)
+{
+    for (pen_txn *txn = batch->first; txn != NULL;) {
+        pen_txn *next = txn->next;
+        pen_txn_release(txn);
+        txn = next;
+    }
+    free(batch);
+}
+
+void pen_batch_add(pen_batch *batch, pen_txn *txn)
+{
+    PEN_ASSERT(batch->last == NULL || batch->last->commit_lsn < txn->commit_lsn);
+    txn->next = NULL;
+    if (batch->last == NULL) {
+        batch->first = txn;
+    } else {
+        batch->last->next = txn;
+    }
+    batch->last = txn;
+    batch->txn_count++;
+    batch->change_count += txn->change_count;
+    batch->bytes += txn->bytes;
+}
+
+bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits)
+{
+    return batch->txn_count == 0 || (batch->txn_count < limits->transactions &&
+                                     batch->change_count + txn->change_count <= limits->rows &&
+                                     batch->bytes + txn->bytes <= limits->bytes);
+}

@@ -1,0 +1,40 @@
+/* Purpose: a batch: a contiguous run of source transactions that one worker applies as one
+ *          transaction.
+ * Thread:  filled by the dispatcher while it holds the batch, then owned by the worker that took
+ *          it.
+ * Owns:    its transactions, until released.
+ * Flow:    transactions in commit order in, one target transaction out. Batches are numbered from 1
+ *          without gaps; batch k commits after batch k - 1. */
+#ifndef PEN_APPLY_BATCH_H
+#define PEN_APPLY_BATCH_H
+
+#include "core/change.h"
+
+typedef struct pen_batch {
+    uint64_t number;
+    pen_txn *first;
+    pen_txn *last;
+    uint64_t txn_count;
+    uint64_t change_count;
+    uint64_t bytes;
+    pen_lsn previous_commit_lsn; /* what the progress row must say before this one commits */
+} pen_batch;
+
+typedef struct pen_batch_limits {
+    uint64_t rows;
+    uint64_t bytes;
+    uint64_t transactions;
+} pen_batch_limits;
+
+/* `previous_commit_lsn`: commit LSN of the last transaction of the batch before. */
+pen_batch *pen_batch_create(uint64_t number, pen_lsn previous_commit_lsn);
+/* Releases its transactions and frees it. */
+void pen_batch_destroy(pen_batch *batch);
+
+/* Appends `txn`, taking it. */
+void pen_batch_add(pen_batch *batch, pen_txn *txn);
+
+/* True when `txn` may still go in: an empty batch takes any. */
+bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits);
+
+#endif

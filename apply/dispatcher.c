@@ -1,0 +1,298 @@
+#include "apply/dispatcher.h"
+
+#include "apply/catalog.h"
+#include "apply/preflight.h"
+#include "core/conflict.h"
+#include "core/log.h"
+#include "apply/worker.h"
+
+#include <stdlib.h>
+
+/* 64 Ki buckets of 3 entries: 4 MiB, some 200,000 keys that are not committed yet. */
+#define CONFLICT_BUCKETS (64u * 1024u)
+
+struct pen_dispatcher {
+    pen_stream *stream;
+    pen_pgconn *catalog;
+    pen_conflict *conflicts;
+    pen_target **targets; /* all that were resolved, to be freed at the end */
+    size_t target_count;
+    size_t target_capacity;
+    bool has_barriers; /* some table is of PEN_SCOPE_ALL: every change reads that key */
+    uint64_t all_hash; /* key of everything */
+    /* the batch that comes next, when the open place is empty */
+    uint64_t next_number;
+    pen_lsn last_commit_lsn; /* of the newest transaction in a batch */
+    pen_key *keys;           /* of the change at hand */
+    size_t key_count;
+    size_t key_capacity;
+};
+
+pen_dispatcher *pen_dispatcher_create(pen_stream *stream, pen_pgconn *catalog)
+{
+    pen_dispatcher *d = pen_calloc(1, sizeof(*d));
+    d->stream = stream;
+    d->catalog = catalog;
+    d->conflicts = pen_conflict_create(CONFLICT_BUCKETS);
+    d->all_hash = pen_keyhash_table(0); /* no table has OID 0 */
+    d->next_number = 1;
+    d->last_commit_lsn = stream->resume.commit_lsn;
+    return d;
+}
+
+void pen_dispatcher_destroy(pen_dispatcher *d)
+{
+    if (d == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < d->target_count; i++) {
+        pen_target_destroy(d->targets[i]);
+    }
+    free(d->targets);
+    free(d->keys);
+    pen_conflict_destroy(d->conflicts);
+    pen_pgconn_close(d->catalog);
+    free(d);
+}
+
+/* Finds out what a relation version is on the target, the first time a change of it comes. */
+static bool resolve(pen_dispatcher *d, const pen_relation *rel, pen_error *err)
+{
+    const pen_stream *stream = d->stream;
+    pen_target *target = NULL;
+    switch (pen_catalog_resolve(d->catalog, rel, stream->resume.replica_role, &target, err)) {
+    case PEN_RESOLVED:
+        break;
+    case PEN_RESOLVE_MISSING: {
+        /* The source knows the column's type and default, which make the exact ALTER. */
+        pen_error better;
+        if (!pen_preflight_table(stream->options, d->catalog, rel, &better)) {
+            *err = better;
+        }
+        return false;
+    }
+    case PEN_RESOLVE_FAILED:
+        return false;
+    }
+    if (d->target_count == d->target_capacity) {
+        d->target_capacity = d->target_capacity == 0 ? 64 : d->target_capacity * 2;
+        d->targets = pen_realloc(d->targets, d->target_capacity * sizeof(pen_target *));
+    }
+    d->targets[d->target_count++] = target;
+    /* The reader makes versions and never looks at this field; workers read it once they hold a
+     * batch, which is handed over after this. */
+    ((pen_relation *)(uintptr_t)rel)->target = target;
+    d->has_barriers |= target->scope == PEN_SCOPE_ALL;
+    if (target->scope != PEN_SCOPE_ROW && !target->inserts_free) {
+        pen_log(PEN_LOG_INFO, "changes of %s are applied one batch after the other: %s",
+                target->name, target->scope_reason);
+    }
+    return true;
+}
+
+static bool resolve_change(pen_dispatcher *d, const pen_change *chg, pen_error *err)
+{
+    if (chg->kind != PEN_CHANGE_TRUNCATE) {
+        return chg->rel->target != NULL || resolve(d, chg->rel, err);
+    }
+    for (uint32_t i = 0; i < chg->truncated_count; i++) {
+        if (chg->truncated[i]->target == NULL && !resolve(d, chg->truncated[i], err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool resolve_txn(pen_dispatcher *d, const pen_txn *txn, pen_error *err)
+{
+    for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+            if (!resolve_change(d, chg, err)) {
+                err->lsn = txn->commit_lsn;
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void add_key(pen_dispatcher *d, uint64_t hash, pen_access access)
+{
+    if (d->key_count == d->key_capacity) {
+        d->key_capacity = d->key_capacity == 0 ? 16 : d->key_capacity * 2;
+        d->keys = pen_realloc(d->keys, d->key_capacity * sizeof(*d->keys));
+    }
+    d->keys[d->key_count++] = (pen_key){.hash = hash, .access = access};
+}
+
+/* Adds the key of one tuple; false when it has none that could be hashed. */
+static bool add_row_key(pen_dispatcher *d, const pen_target *target, pen_tuple tuple)
+{
+    uint64_t hash = 0;
+    if (tuple.values == NULL) {
+        return true;
+    }
+    if (!pen_keyhash_row(target->row_seed, tuple.values, target->key, target->key_count, &hash)) {
+        return false;
+    }
+    add_key(d, hash, PEN_ACCESS_WRITE);
+    return true;
+}
+
+/* Adds what a change of `target` touches. */
+static void add_table_keys(pen_dispatcher *d, pen_target *target, const pen_change *chg,
+                           bool *after_all)
+{
+    bool rows = target->scope == PEN_SCOPE_ROW && chg->kind != PEN_CHANGE_TRUNCATE;
+    bool append = target->inserts_free && chg->kind == PEN_CHANGE_INSERT;
+    if (rows) {
+        rows = add_row_key(d, target, chg->old_tuple) && add_row_key(d, target, chg->new_tuple);
+    }
+    /* A version that is new may be another table's constraints and another group: nothing that was
+     * hashed before can be compared with it. */
+    bool whole = target->fresh || !(rows || append);
+    *after_all |= target->fresh || target->scope == PEN_SCOPE_ALL;
+    target->fresh = false;
+    add_key(d, target->group_hash, whole ? PEN_ACCESS_WRITE : PEN_ACCESS_READ);
+    if (target->scope == PEN_SCOPE_ALL) {
+        add_key(d, d->all_hash, PEN_ACCESS_WRITE);
+    } else if (d->has_barriers) {
+        add_key(d, d->all_hash, PEN_ACCESS_READ);
+    }
+}
+
+/* Writes down what `chg` is bound to as a change of batch `number`. */
+static void bind_change(pen_dispatcher *d, pen_change *chg, uint64_t number, uint64_t committed)
+{
+    bool after_all = false; /* must wait for everything before its batch */
+    d->key_count = 0;
+    if (chg->kind == PEN_CHANGE_TRUNCATE) {
+        for (uint32_t i = 0; i < chg->truncated_count; i++) {
+            add_table_keys(d, chg->truncated[i]->target, chg, &after_all);
+        }
+    } else {
+        add_table_keys(d, chg->rel->target, chg, &after_all);
+    }
+    chg->bound = pen_conflict_touch_after(d->conflicts, d->keys, d->key_count, number, committed,
+                                          after_all ? number - 1 : 0);
+}
+
+static void bind_txn(pen_dispatcher *d, pen_txn *txn, uint64_t number)
+{
+    /* [COMMITTED-1] acquire: pairs with the release in the worker. */
+    uint64_t committed = pen_cell_read(&d->stream->committed);
+    for (pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+        for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+            bind_change(d, chg, number, committed);
+        }
+    }
+}
+
+/* Lets the workers have `batch`: whoever is idle takes it. */
+static void offer(pen_dispatcher *d, pen_batch *batch)
+{
+    pen_stream *stream = d->stream;
+    /* [OPEN-1] release: publishes the batch and all that hangs off it; pairs with the acquire of
+     * the exchange in the worker, or here when the dispatcher takes it back. */
+    pen_place_put(&stream->open_batch, batch);
+    int worker = pen_idle_pick(&stream->idle, stream->worker_count);
+    if (worker >= 0) {
+        pen_worker_wake(stream, (unsigned)worker);
+    }
+}
+
+/* Waits until a worker has taken the full batch; false when told to stop. */
+static bool wait_for_room(pen_dispatcher *d, pen_batch *full)
+{
+    pen_stream *stream = d->stream;
+    offer(d, full);
+    for (;;) {
+        pen_flag_raise(&stream->dispatcher_wants_room);
+        pen_parker_prepare(&stream->dispatcher_parker);
+        if (pen_stream_stopping(stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&stream->dispatcher_parker);
+            return false;
+        }
+        if (pen_place_is_empty(&stream->open_batch)) {
+            pen_parker_cancel(&stream->dispatcher_parker);
+            return true;
+        }
+        (void)pen_parker_park(&stream->dispatcher_parker, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
+/* Adds `txn` to the open batch, or begins the next one. Takes `txn`. */
+static bool dispatch(pen_dispatcher *d, pen_txn *txn, pen_error *err)
+{
+    pen_stream *stream = d->stream;
+    if (!resolve_txn(d, txn, err)) {
+        pen_txn_release(txn);
+        return false;
+    }
+    /* [OPEN-1] acquire: see offer. */
+    pen_batch *batch = pen_place_take(&stream->open_batch);
+    if (batch != NULL && !pen_batch_has_room(batch, txn, &stream->limits)) {
+        if (!wait_for_room(d, batch)) {
+            pen_txn_release(txn);
+            return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
+        batch = NULL;
+    }
+    if (batch == NULL) {
+        batch = pen_batch_create(d->next_number++, d->last_commit_lsn);
+    }
+    bind_txn(d, txn, batch->number);
+    d->last_commit_lsn = txn->commit_lsn;
+    pen_batch_add(batch, txn);
+    offer(d, batch);
+    return true;
+}
+
+static void finish(pen_dispatcher *d)
+{
+    pen_stream *stream = d->stream;
+    /* [DISPATCHED-1] release: the last batch is in the place or gone; pairs with the acquire in the
+     * worker. */
+    pen_cell_publish(&stream->dispatch_done, 1);
+    for (unsigned i = 0; i < stream->worker_count; i++) {
+        pen_worker_wake(stream, i);
+    }
+}
+
+void pen_dispatcher_run(void *arg)
+{
+    pen_dispatcher *d = arg;
+    pen_stream *stream = d->stream;
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_DISPATCHER);
+    while (pen_stream_stopping(stream) != PEN_STOP_ABORT) {
+        pen_txn *txn = pen_ring_pop(&stream->txns);
+        if (txn == NULL) {
+            pen_parker_prepare(&stream->dispatcher_parker);
+            /* [INPUT-1] acquire: read before the ring is looked at for the last time; pairs with
+             * the release in the reader. */
+            bool input_done = pen_cell_read(&stream->input_done);
+            txn = pen_ring_pop(&stream->txns);
+            if (txn == NULL && input_done) {
+                pen_parker_cancel(&stream->dispatcher_parker);
+                finish(d);
+                return;
+            }
+            if (txn == NULL && pen_stream_stopping(stream) != PEN_STOP_ABORT) {
+                (void)pen_parker_park(&stream->dispatcher_parker, -1, 0, PEN_PARK_FOREVER);
+                continue;
+            }
+            pen_parker_cancel(&stream->dispatcher_parker);
+            if (txn == NULL) {
+                continue;
+            }
+        }
+        if (pen_flag_lower(&stream->reader_wants_slot)) {
+            pen_parker_wake(&stream->reader_parker);
+        }
+        pen_error err;
+        if (!dispatch(d, txn, &err)) {
+            pen_stream_fail(stream, &err);
+            return;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+#include "apply/preflight.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* $1 publication, $2 and $3 a schema and table or NULL for all. Published columns as arrays, which
+ * the target is then asked about in one query, whatever the number of tables; each with the words
+ * that add it there. The default of a column that was added to a table with rows is in
+ * attmissingval: rows of the target that are not touched again need it. */
+#define WANTED_FORMAT                                                                              \
+    "SELECT pg_catalog.array_agg(n.nspname::pg_catalog.text),"                                     \
+    " pg_catalog.array_agg(c.relname::pg_catalog.text),"                                           \
+    " pg_catalog.array_agg(a.attname::pg_catalog.text),"                                           \
+    " pg_catalog.array_agg(pg_catalog.format('ALTER TABLE %%I.%%I ADD COLUMN %%I %%s%%s', "        \
+    "n.nspname,"                                                                                   \
+    "  c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),"                     \
+    "  CASE WHEN a.atthasmissing THEN pg_catalog.format(' DEFAULT %%L',"                           \
+    "   (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1])"                                 \
+    "   || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END ELSE '' END))"                      \
+    " FROM pg_catalog.pg_publication_tables p"                                                     \
+    " JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                  \
+    " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"            \
+    " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT "              \
+    "a.attisdropped"                                                                               \
+    " WHERE p.pubname = $1 AND %s"                                                                 \
+    " AND ($2::pg_catalog.text IS NULL OR (n.nspname = $2 AND c.relname = $3))"
+
+/* What of it is missing, the first table's first column first. */
+static const char *const missing_sql =
+    "SELECT w.s, w.t, w.c, w.alter_sql, c.oid IS NULL AS no_table"
+    " FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[],"
+    "  $4::pg_catalog.text[]) WITH ORDINALITY AS w(s, t, c, alter_sql, n)"
+    " LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.s"
+    " LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.t"
+    "  AND c.relkind IN ('r', 'p')"
+    " LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = w.c"
+    "  AND a.attnum > 0 AND NOT a.attisdropped"
+    " WHERE a.attnum IS NULL ORDER BY no_table DESC, w.n";
+
+static bool describe_missing(const pen_pgresult *res, pen_error *err)
+{
+    const char *schema = pen_pgresult_named(res, 0, "s");
+    const char *table = pen_pgresult_named(res, 0, "t");
+    if (pen_pgresult_named(res, 0, "no_table")[0] == 't') {
+        return pen_error_set(err, PEN_ERROR_FATAL,
+                             "target: the table %s.%s is missing; create it there as it is on the "
+                             "source and start again, nothing is lost",
+                             schema, table);
+    }
+    return pen_error_set(
+        err, PEN_ERROR_FATAL,
+        "target: the table %s.%s lacks the column \"%s\"; run there: %s; and start "
+        "again, nothing is lost",
+        schema, table, pen_pgresult_named(res, 0, "c"), pen_pgresult_named(res, 0, "alter_sql"));
+}
+
+static bool check(const char *publication, const char *schema, const char *table,
+                  pen_pgconn *source, pen_pgconn *target, pen_error *err)
+{
+    /* From PostgreSQL 15 on the view lists the columns; before, all but generated ones are
+     * published. */
+    bool lists = pen_pgconn_server_version(source) >= 150000;
+    char query[2048];
+    pen_pgresult *wanted = NULL;
+    pen_pgresult *missing = NULL;
+    const char *const params[] = {publication, schema, table};
+    snprintf(query, sizeof(query), WANTED_FORMAT,
+             lists ? "a.attname = ANY (p.attnames)" : "a.attgenerated = ''");
+    if (!pen_pgconn_exec(source, "list the published columns", query, 3, params, &wanted, err)) {
+        return false;
+    }
+    const char *arrays[4];
+    for (int i = 0; i < 4; i++) {
+        arrays[i] = pen_pgresult_value(wanted, 0, i);
+    }
+    bool ok = pen_pgconn_exec(target, "look for the published columns", missing_sql, 4, arrays,
+                              &missing, err);
+    if (ok && pen_pgresult_rows(missing) > 0) {
+        ok = describe_missing(missing, err);
+    }
+    pen_pgresult_clear(wanted);
+    pen_pgresult_clear(missing);
+    return ok;
+}
+
+bool pen_preflight_tables(const char *publication, pen_pgconn *source, pen_pgconn *target,
+                          pen_error *err)
+{
+    return check(publication, NULL, NULL, source, target, err);
+}
+
+bool pen_preflight_table(const pen_options *options, pen_pgconn *target, const pen_relation *rel,
+                         pen_error *err)
+{
+    const pen_pgconn_options connect = {.conninfo = options->source,
+                                        .side = "source",
+                                        .application_name = "penstock preflight",
+                                        .setup = "SET search_path = ''"};
+    pen_pgconn *source = NULL;
+    if (!pen_pgconn_open(&connect, &source, err)) {
+        return false;
+    }
+    bool ok = check(options->publication, (const char *)rel->schema.data,
+                    (const char *)rel->table.data, source, target, err);
+    pen_pgconn_close(source);
+    return ok;
+}

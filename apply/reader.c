@@ -1,0 +1,353 @@
+#include "apply/reader.h"
+
+#include "core/assemble.h"
+#include "core/log.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* Messages taken in before status, stop and ring are looked at again. */
+#define MESSAGES_AT_ONCE 512
+/* While an end of the stream is waited for, the source is asked for its position this often. */
+#define ASK_EVERY_MS 100
+
+struct pen_reader {
+    pen_stream *stream;
+    pen_replication *rep;
+    pen_arena arena;
+    pen_pgoutput *decoder;
+    pen_assembler assembler;
+    pen_txn *waiting;     /* complete, but the ring was full */
+    bool receiving;       /* until the stop */
+    bool over_budget;     /* one transaction alone needs more than --memory: said once for each */
+    pen_lsn received_lsn; /* everything before it has arrived */
+    pen_lsn reported_lsn; /* the flush position last sent; never goes back */
+    int64_t reported_us;  /* when */
+    bool send_now;        /* the source asked for a status */
+    bool pending;         /* bytes are queued that the socket did not take */
+};
+
+pen_reader *pen_reader_create(pen_stream *stream, pen_replication *rep)
+{
+    pen_reader *reader = pen_calloc(1, sizeof(*reader));
+    reader->stream = stream;
+    reader->rep = rep;
+    pen_arena_init(&reader->arena, &stream->budget);
+    reader->decoder = pen_pgoutput_create(&reader->arena);
+    pen_assembler_init(&reader->assembler, &reader->arena);
+    reader->receiving = true;
+    reader->received_lsn = stream->resume.start_lsn;
+    reader->reported_lsn = stream->resume.reported_lsn;
+    return reader;
+}
+
+void pen_reader_destroy(pen_reader *reader)
+{
+    if (reader == NULL) {
+        return;
+    }
+    if (reader->waiting != NULL) {
+        pen_txn_release(reader->waiting);
+    }
+    pen_assembler_discard(&reader->assembler);
+    pen_arena_deinit(&reader->arena);
+    pen_pgoutput_destroy(reader->decoder);
+    pen_replication_close(reader->rep);
+    free(reader);
+}
+
+/* Puts the waiting transaction into the ring; false when the ring is full. */
+static bool hand_over(pen_reader *reader)
+{
+    pen_stream *stream = reader->stream;
+    if (reader->waiting == NULL) {
+        return true;
+    }
+    pen_lsn end_lsn = reader->waiting->end_lsn;
+    if (!pen_ring_push(&stream->txns, reader->waiting)) {
+        /* Raised, and looked at once more: see pen_flag. */
+        pen_flag_raise(&stream->reader_wants_slot);
+        if (!pen_ring_push(&stream->txns, reader->waiting)) {
+            return false;
+        }
+    }
+    reader->waiting = NULL;
+    /* [HANDED-1] release: published before any later idle_lsn; pairs with the acquire in the
+     * progress thread, which reads idle_lsn first. */
+    pen_cell_publish(&stream->handed_lsn, end_lsn);
+    pen_parker_wake(&stream->dispatcher_parker);
+    return true;
+}
+
+/* Everything that committed before `lsn` has been handed over, or had nothing for us. */
+static void note_idle(pen_reader *reader, pen_lsn lsn)
+{
+    if (lsn > reader->received_lsn) {
+        reader->received_lsn = lsn;
+    }
+    /* [IDLE-1] release: pairs with the acquire in the progress thread. */
+    pen_cell_publish(&reader->stream->idle_lsn, reader->received_lsn);
+}
+
+static void stop_receiving(pen_reader *reader)
+{
+    if (!reader->receiving) {
+        return;
+    }
+    reader->receiving = false;
+    pen_assembler_discard(&reader->assembler);
+}
+
+/* The end that the operator asked for: no transaction at or before stop_lsn is still to come. */
+static void reach_end(pen_reader *reader)
+{
+    pen_stream *stream = reader->stream;
+    stop_receiving(reader);
+    pen_stream_stop(stream, PEN_STOP_DRAIN,
+                    stream->options->stop_when_caught_up ? PEN_REASON_CAUGHT_UP
+                                                         : PEN_REASON_STOP_AT);
+}
+
+static bool is_beyond_end(const pen_reader *reader, pen_lsn lsn)
+{
+    pen_lsn stop_lsn = reader->stream->stop_lsn;
+    return stop_lsn != PEN_LSN_NONE && lsn > stop_lsn;
+}
+
+/* A whole transaction came. */
+static void take_txn(pen_reader *reader, pen_txn *txn)
+{
+    pen_stream *stream = reader->stream;
+    pen_lsn end_lsn = txn->end_lsn;
+    pen_counter_add(&stream->txns_received, 1);
+    reader->over_budget = false;
+    if (txn->commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
+        /* On the target already, or nothing in it: only the position moves. */
+        pen_txn_release(txn);
+        note_idle(reader, end_lsn);
+    } else {
+        reader->waiting = txn;
+        reader->received_lsn = end_lsn;
+    }
+    /* The next commit record cannot lie before the end of this one. */
+    if (is_beyond_end(reader, end_lsn)) {
+        reach_end(reader);
+    }
+}
+
+static bool take_data(pen_reader *reader, pen_slice bytes, pen_error *err)
+{
+    pen_message msg;
+    pen_txn *txn = NULL;
+    if (!pen_pgoutput_decode(reader->decoder, bytes, &msg, err)) {
+        return pen_error_context(err, "source: the stream cannot be read");
+    }
+    if (msg.kind == PEN_MESSAGE_BEGIN && is_beyond_end(reader, msg.begin.commit_lsn)) {
+        reach_end(reader);
+        return true;
+    }
+    if (!pen_assembler_add(&reader->assembler, &msg, bytes.len, &txn, err)) {
+        return pen_error_context(err, "source: the stream cannot be read");
+    }
+    if (txn != NULL) {
+        take_txn(reader, txn);
+    }
+    return true;
+}
+
+static void take_keepalive(pen_reader *reader, const pen_event *event)
+{
+    reader->send_now |= event->reply_requested;
+    if (reader->assembler.open != NULL) {
+        return; /* a position inside a transaction proves nothing about commits */
+    }
+    note_idle(reader, event->wal_end);
+    /* A commit can still come at exactly the keepalive's position. */
+    if (is_beyond_end(reader, event->wal_end)) {
+        reach_end(reader);
+    }
+}
+
+/* True while nothing may be taken in, because memory is used up and will be given back. */
+static bool must_wait_for_memory(pen_reader *reader)
+{
+    pen_stream *stream = reader->stream;
+    if (!pen_budget_exhausted(&stream->budget)) {
+        return false;
+    }
+    /* [APPLIED-1] acquire: pairs with the release in the worker. */
+    bool in_flight = pen_cell_read(&stream->applied_lsn) < pen_cell_read(&stream->handed_lsn);
+    if (in_flight) {
+        return true;
+    }
+    if (reader->assembler.open == NULL) {
+        /* All that is left is the block that the next transaction would begin in: a huge row's,
+         * maybe. */
+        pen_arena_deinit(&reader->arena);
+        return pen_budget_exhausted(&stream->budget);
+    }
+    if (!reader->over_budget) {
+        reader->over_budget = true;
+        pen_log(PEN_LOG_WARN,
+                "transaction %u alone needs more than --memory (%" PRIu64
+                " MB); it is taken in whole, beyond the budget",
+                reader->assembler.open->xid, stream->options->memory >> 20);
+    }
+    return false;
+}
+
+/* Takes in what is there, up to a bound. *idle: there is nothing to do before the socket, a wake or
+ * the clock says so. */
+static bool receive(pen_reader *reader, bool *idle, pen_error *err)
+{
+    bool received = false;
+    *idle = false;
+    for (int i = 0; i < MESSAGES_AT_ONCE && reader->receiving; i++) {
+        if (!hand_over(reader) || must_wait_for_memory(reader)) {
+            *idle = true;
+            return true;
+        }
+        pen_event event;
+        if (!pen_replication_poll(reader->rep, false, &event, err)) {
+            return false;
+        }
+        if (event.kind == PEN_EVENT_NOTHING && !received) {
+            received = true;
+            if (!pen_replication_poll(reader->rep, true, &event, err)) {
+                return false;
+            }
+        }
+        switch (event.kind) {
+        case PEN_EVENT_NOTHING:
+            *idle = true;
+            return true;
+        case PEN_EVENT_DATA:
+            pen_counter_add(&reader->stream->bytes_received, event.data.len);
+            if (!take_data(reader, event.data, err)) {
+                return false;
+            }
+            break;
+        case PEN_EVENT_KEEPALIVE:
+            take_keepalive(reader, &event);
+            break;
+        case PEN_EVENT_END:
+            return pen_error_set(
+                err, PEN_ERROR_RETRY,
+                "source: the server ended the stream (it is being shut down?); start "
+                "again when it is back, nothing is lost");
+        }
+    }
+    return true;
+}
+
+/* Sends a status when one is due. */
+static bool report(pen_reader *reader, bool last, pen_error *err)
+{
+    pen_stream *stream = reader->stream;
+    int64_t now_us = pen_now_us();
+    /* [DURABLE-1] acquire: pairs with the release in the progress thread. */
+    pen_lsn durable = pen_cell_read(&stream->durable_lsn);
+    bool asking = reader->receiving && stream->stop_lsn != PEN_LSN_NONE;
+    int64_t interval_us = asking ? ASK_EVERY_MS * 1000 : stream->status_interval_ms * 1000;
+    if (last || reader->send_now || durable > reader->reported_lsn ||
+        now_us - reader->reported_us >= interval_us) {
+        if (durable > reader->reported_lsn) {
+            reader->reported_lsn = durable;
+        }
+        pen_lsn received = reader->received_lsn > reader->reported_lsn ? reader->received_lsn
+                                                                       : reader->reported_lsn;
+        if (!pen_replication_status(reader->rep, received, reader->reported_lsn, asking, err)) {
+            return false;
+        }
+        reader->reported_us = now_us;
+        reader->send_now = false;
+        reader->pending = true;
+    }
+    return !reader->pending || pen_replication_flush(reader->rep, &reader->pending, err);
+}
+
+static void sleep_a_while(pen_reader *reader)
+{
+    pen_stream *stream = reader->stream;
+    pen_parker_prepare(&stream->reader_parker);
+    bool blocked = reader->waiting != NULL || must_wait_for_memory(reader);
+    bool ready = (reader->waiting != NULL && hand_over(reader)) ||
+                 (!reader->receiving && pen_cell_read(&stream->progress_done)) ||
+                 (reader->receiving && pen_stream_stopping(stream) != PEN_STOP_NONE) ||
+                 pen_stream_stopping(stream) == PEN_STOP_ABORT ||
+                 pen_cell_read(&stream->durable_lsn) > reader->reported_lsn;
+    if (ready) {
+        pen_parker_cancel(&stream->reader_parker);
+        return;
+    }
+    int events = (reader->receiving && !blocked ? PEN_PARK_READABLE : 0) |
+                 (reader->pending ? PEN_PARK_WRITABLE : 0);
+    /* With memory used up by a transaction that is still arriving, the last commit before it gives
+     * the way free without a wake. */
+    int timeout_ms = blocked ? 10 : stream->stop_lsn != PEN_LSN_NONE ? ASK_EVERY_MS : 1000;
+    if (timeout_ms > stream->status_interval_ms) {
+        timeout_ms = stream->status_interval_ms;
+    }
+    (void)pen_parker_park(&stream->reader_parker,
+                          events == 0 ? -1 : pen_replication_socket(reader->rep), events,
+                          timeout_ms);
+}
+
+/* Nothing more goes into the ring. */
+static void close_input(pen_reader *reader)
+{
+    pen_stream *stream = reader->stream;
+    if (pen_cell_read(&stream->input_done)) {
+        return;
+    }
+    /* [INPUT-1] release: everything pushed before is in the ring; pairs with the acquire in the
+     * dispatcher. */
+    pen_cell_publish(&stream->input_done, 1);
+    pen_parker_wake(&stream->dispatcher_parker);
+}
+
+static bool run(pen_reader *reader, pen_error *err)
+{
+    pen_stream *stream = reader->stream;
+    for (;;) {
+        pen_stop stop = pen_stream_stopping(stream);
+        if (stop == PEN_STOP_ABORT) {
+            return true;
+        }
+        if (stop == PEN_STOP_DRAIN) {
+            stop_receiving(reader);
+        }
+        bool idle = true;
+        if (reader->receiving && !receive(reader, &idle, err)) {
+            return false;
+        }
+        if (!reader->receiving && hand_over(reader)) {
+            close_input(reader);
+        }
+        /* [DONE-1] acquire: the last durable_lsn is published; pairs with the release in the
+         * progress thread. */
+        bool last = !reader->receiving && pen_cell_read(&stream->progress_done);
+        if (!report(reader, last, err)) {
+            return false;
+        }
+        if (last) {
+            pen_replication_finish(reader->rep, 5000);
+            return true;
+        }
+        if (idle) {
+            sleep_a_while(reader);
+        }
+    }
+}
+
+void pen_reader_run(void *arg)
+{
+    pen_reader *reader = arg;
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER);
+    pen_error err;
+    if (!run(reader, &err)) {
+        pen_stream_fail(reader->stream, &err);
+    }
+    pen_cell_publish(&reader->stream->reader_done, 1);
+    pen_parker_wake(&reader->stream->main_parker);
+}

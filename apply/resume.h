@@ -1,0 +1,36 @@
+/* Purpose: where a stream begins: publication, slot, progress row, and every reason not to go on.
+ * Thread:  main, before the threads start.
+ * Owns:    nothing that outlives it but plain values.
+ * Flow:    both servers' catalogs and the progress row in; a position to start at out, or the
+ *          reason to refuse, in words.
+ *
+ * Truth is on the target, in the schema "penstock", written in the same transaction as the data:
+ * - stream: which source this stream reads; set once, compared on every start
+ * - progress: commit and end LSN of the last transaction applied, and the run that may go on there
+ * - durable: the LSN that may be reported to the source; durable itself before it is reported */
+#ifndef PEN_APPLY_RESUME_H
+#define PEN_APPLY_RESUME_H
+
+#include "core/options.h"
+#include "io/pgconn.h"
+#include "io/replication.h"
+
+typedef struct pen_resume {
+    pen_source_identity identity;
+    char target_encoding[64];
+    char run_id[24];      /* random: what tells this run's sessions from those of an earlier one */
+    bool replica_role;    /* the target lets us set session_replication_role */
+    pen_lsn commit_lsn;   /* transactions that commit at or before it are on the target already */
+    pen_lsn start_lsn;    /* the stream starts here */
+    pen_lsn reported_lsn; /* durable on the target, and the most that was ever reported */
+    int wal_sender_timeout_ms;
+} pen_resume;
+
+/* Connects to both servers, creates what is absent (publication first, slot, the schema
+ * "penstock"), checks that both sides fit, and takes the stream over from an earlier run, whose
+ * sessions can write nothing more after this. `source` is an ordinary session, `target` one with
+ * synchronous_commit=on; both borrowed. */
+PEN_MUST_CHECK bool pen_resume_prepare(pen_resume *resume, const pen_options *options,
+                                       pen_pgconn *source, pen_pgconn *target, pen_error *err);
+
+#endif

@@ -1,0 +1,64 @@
+#include "apply/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Why each group:
+ * - the same text must be the same value here as on the source's stream;
+ * - no timeout of the server's or role's default may end a session that only waits for its turn,
+ * but a lock that stays taken must end as an error in the end;
+ * - row security must not hide rows silently: off makes the server say so instead;
+ * - plans: a generic plan made while a table was small would stay a sequential scan for ever; JIT
+ *   compiles for 100 ms what runs for 0.04 ms;
+ * - a server that lost us must notice, or its locks stay. */
+static const char *const row_settings =
+    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; "
+    "SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C'; "
+    "SET xmloption = 'content'; SET search_path = ''; "
+    "SET default_transaction_read_only = off; "
+    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    "SET idle_session_timeout = 0; SET lock_timeout = '5min'; "
+    "SET row_security = off; "
+    "SET plan_cache_mode = 'force_generic_plan'; SET jit = off; SET enable_seqscan = off; "
+    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; "
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+    "SET client_connection_check_interval = '10s'; ";
+
+bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen_error *err)
+{
+    const pen_pgconn_options connect = {
+        .conninfo = options->conninfo,
+        .side = "target",
+        .application_name = options->application_name,
+        .setup = row_settings,
+    };
+    if (!pen_pgconn_open(&connect, conn, err)) {
+        return false;
+    }
+    char rest[256];
+    snprintf(rest, sizeof(rest), "SET client_encoding = '%s'; SET synchronous_commit = %s%s%s",
+             pen_pgconn_parameter(*conn, "server_encoding"), options->durable ? "on" : "off",
+             pen_pgconn_server_version(*conn) >= 170000 ? "; SET transaction_timeout = 0" : "",
+             options->replica_role ? "; SET session_replication_role = replica" : "");
+    if (!pen_pgconn_exec(*conn, "set up the session", rest, 0, NULL, NULL, err)) {
+        pen_pgconn_close(*conn);
+        *conn = NULL;
+        return false;
+    }
+    return true;
+}
+
+bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err)
+{
+    *may = pen_pgconn_exec(conn, "set session_replication_role",
+                           "BEGIN; SET LOCAL session_replication_role = replica; COMMIT", 0, NULL,
+                           NULL, err);
+    if (*may) {
+        return true;
+    }
+    if (strcmp(err->sqlstate, "42501") != 0) {
+        return false;
+    }
+    return pen_pgconn_exec(conn, "roll back", "ROLLBACK", 0, NULL, NULL, err);
+}

@@ -1,0 +1,21 @@
+/* Purpose: the state directory: one penstock per stream, by a lock on a file in it.
+ * Thread:  main.
+ * Owns:    the directory's lock, until closed.
+ * Flow:    --dir in; the paths of the files in it out, or the reason why another run has it. */
+#ifndef PEN_APPLY_STATEDIR_H
+#define PEN_APPLY_STATEDIR_H
+
+#include "core/error.h"
+
+typedef struct pen_statedir pen_statedir;
+
+/* Makes the directory where it is absent (mode 0700) and locks it for as long as the process lives.
+ * Errors: PEN_ERROR_CONFIG when it cannot be made; PEN_ERROR_FATAL when another penstock holds it.
+ */
+PEN_MUST_CHECK bool pen_statedir_open(const char *path, pen_statedir **dir, pen_error *err);
+void pen_statedir_close(pen_statedir *dir); /* NULL is nothing */
+
+/* Path of the checkpoint file, borrowed. */
+const char *pen_statedir_checkpoint(const pen_statedir *dir);
+
+#endif

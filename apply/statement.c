@@ -1,0 +1,409 @@
+#include "apply/statement.h"
+
+#include "core/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* What a statement's text depends on. Compared whole: hashes only find the bucket. */
+typedef struct shape {
+    const pen_target *target;
+    uint8_t kind;
+    bool guarded;
+    char old_kind;
+    uint8_t *unchanged; /* a bit for each column that came as unchanged TOAST; NULL when none did */
+} shape;
+
+typedef struct entry {
+    uint64_t hash;
+    shape shape;
+    pen_statement statement;
+} entry;
+
+struct pen_statements {
+    entry **buckets; /* open addressing, capacity a power of two */
+    size_t capacity;
+    size_t count;
+    uint8_t *scratch; /* the bitmap of the change looked up */
+    size_t scratch_size;
+};
+
+pen_statements *pen_statements_create(void)
+{
+    pen_statements *made = pen_calloc(1, sizeof(*made));
+    made->capacity = 64;
+    made->buckets = pen_calloc(made->capacity, sizeof(entry *));
+    return made;
+}
+
+void pen_statements_destroy(pen_statements *statements)
+{
+    if (statements == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < statements->capacity; i++) {
+        entry *it = statements->buckets[i];
+        if (it != NULL) {
+            free(it->shape.unchanged);
+            free(it->statement.sql);
+            free(it->statement.param_columns);
+            free(it->statement.param_old);
+            free(it);
+        }
+    }
+    free(statements->buckets);
+    free(statements->scratch);
+    free(statements);
+}
+
+/* A statement under construction. */
+typedef struct builder {
+    const pen_target *target;
+    pen_statement *statement;
+    pen_text sql;
+    const char *prefix; /* what goes before the next item of a list */
+} builder;
+
+static void add_param(builder *b, uint16_t column, bool old)
+{
+    pen_statement *st = b->statement;
+    st->param_columns[st->param_count] = column;
+    st->param_old[st->param_count] = old;
+    st->param_count++;
+    pen_text_appendf(&b->sql, "$%u", st->param_count);
+}
+
+/* "ONLY" keeps a change of a parent away from the rows of the tables that inherit from it; a
+ * partitioned table has no rows of its own. */
+static const char *only(const pen_target *target)
+{
+    return target->partitioned ? "" : "ONLY ";
+}
+
+/* The condition that finds one row by its key. */
+static void add_key_condition(builder *b, bool old)
+{
+    b->prefix = "";
+    for (uint16_t i = 0; i < b->target->key_count; i++) {
+        uint16_t column = b->target->key[i].index;
+        pen_text_appendf(&b->sql, "%s%s %s ", b->prefix, b->target->columns[column].name,
+                         b->target->columns[column].equals);
+        add_param(b, column, old);
+        b->prefix = " AND ";
+    }
+}
+
+/* The condition that finds one row by all of its old values. Values whose `=` is not equality of
+ * their text (1.0 and 1.00) are compared by their text as well, or the wrong one of two rows could
+ * be taken. */
+static void add_whole_row_condition(builder *b)
+{
+    const pen_target *target = b->target;
+    b->prefix = "";
+    pen_text_appendf(&b->sql, "(tableoid, ctid) = (SELECT tableoid, ctid FROM %s%s WHERE ",
+                     only(target), target->name);
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        const pen_target_column *column = &target->columns[i];
+        if (column->generated) {
+            continue;
+        }
+        if (column->bytes_equal) {
+            pen_text_appendf(&b->sql, "%s%s IS NOT DISTINCT FROM ", b->prefix, column->name);
+            add_param(b, i, true);
+        } else {
+            pen_text_appendf(&b->sql, "%s(%s IS NULL) = (", b->prefix, column->name);
+            add_param(b, i, true);
+            pen_text_appendf(&b->sql,
+                             "::pg_catalog.text IS NULL) AND pg_catalog.format('%%s', %s) = "
+                             "pg_catalog.format('%%s', $%u::pg_catalog.text)",
+                             column->name, b->statement->param_count);
+        }
+        b->prefix = " AND ";
+    }
+    pen_text_appendf(&b->sql, "%s LIMIT 1)", b->prefix[0] == '\0' ? "true" : "");
+}
+
+static void add_condition(builder *b, bool old)
+{
+    pen_text_append(&b->sql, " WHERE ");
+    if (b->target->whole_row) {
+        add_whole_row_condition(b);
+    } else {
+        add_key_condition(b, old);
+    }
+}
+
+static void build_insert(builder *b)
+{
+    const pen_target *target = b->target;
+    pen_text_appendf(&b->sql, "INSERT INTO %s", target->name);
+    b->prefix = " (";
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        if (!target->columns[i].generated) {
+            pen_text_appendf(&b->sql, "%s%s", b->prefix, target->columns[i].name);
+            b->prefix = ", ";
+        }
+    }
+    if (b->prefix[0] == ' ') {
+        pen_text_append(&b->sql, " DEFAULT VALUES");
+        return;
+    }
+    pen_text_append(&b->sql, ") OVERRIDING SYSTEM VALUE VALUES ");
+    b->prefix = "(";
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        if (!target->columns[i].generated) {
+            pen_text_append(&b->sql, b->prefix);
+            add_param(b, i, false);
+            b->prefix = ", ";
+        }
+    }
+    pen_text_append(&b->sql, ")");
+}
+
+static void build_update(builder *b, const pen_change *chg)
+{
+    const pen_target *target = b->target;
+    const pen_value *values = chg->new_tuple.values;
+    bool has_old = chg->old_tuple.values != NULL;
+    pen_text_appendf(&b->sql, "UPDATE %s%s", only(target), target->name);
+    b->prefix = " SET ";
+    bool identity = false; /* has columns that can only be compared */
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        const pen_target_column *column = &target->columns[i];
+        bool same = values[i].kind == PEN_VALUE_UNCHANGED || column->generated ||
+                    (column->is_key && !has_old);
+        if (same || column->identity_always) {
+            identity |= !same;
+            continue;
+        }
+        pen_text_appendf(&b->sql, "%s%s = ", b->prefix, column->name);
+        add_param(b, i, false);
+        b->prefix = ", ";
+    }
+    if (b->prefix[0] == ' ') {
+        /* Nothing can have changed, but the row must be there. */
+        free(pen_text_take(&b->sql));
+        pen_text_appendf(&b->sql, "SELECT 1 FROM %s%s", only(target), target->name);
+    }
+    bool select = b->prefix[0] == ' ';
+    add_condition(b, has_old);
+    /* GENERATED ALWAYS cannot be SET: that it did not change either is checked, not assumed. */
+    for (uint16_t i = 0; identity && i < target->rel->column_count; i++) {
+        const pen_target_column *column = &target->columns[i];
+        if (column->identity_always && values[i].kind != PEN_VALUE_UNCHANGED &&
+            !(column->is_key && !has_old)) {
+            pen_text_appendf(&b->sql, " AND %s IS NOT DISTINCT FROM ", column->name);
+            add_param(b, i, false);
+        }
+    }
+    if (select) {
+        pen_text_append(&b->sql, " FOR NO KEY UPDATE");
+    }
+}
+
+static void build_delete(builder *b)
+{
+    pen_text_appendf(&b->sql, "DELETE FROM %s%s", only(b->target), b->target->name);
+    add_condition(b, true);
+}
+
+static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t number)
+{
+    const pen_target *target = chg->rel->target;
+    size_t most = 2 * (size_t)target->rel->column_count + 1;
+    builder b = {.target = target, .statement = st};
+    st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
+    st->param_old = pen_calloc(most, sizeof(*st->param_old));
+    snprintf(st->name, sizeof(st->name), "penstock_%zu", number);
+    switch ((pen_change_kind)chg->kind) {
+    case PEN_CHANGE_INSERT:
+        build_insert(&b);
+        break;
+    case PEN_CHANGE_UPDATE:
+        build_update(&b, chg);
+        break;
+    case PEN_CHANGE_DELETE:
+        build_delete(&b);
+        break;
+    case PEN_CHANGE_TRUNCATE:
+        PEN_ASSERT(!"TRUNCATE is not prepared");
+    }
+    char *plain = pen_text_take(&b.sql);
+    if (!guarded) {
+        st->sql = plain;
+        return;
+    }
+    pen_text sql = {0};
+    bool selects = strncmp(plain, "SELECT", 6) == 0;
+    pen_text_appendf(
+        &sql, "WITH w AS (%s%s) SELECT 1 / (pg_catalog.count(*) = 1)::pg_catalog.int4 FROM w",
+        plain, selects ? "" : " RETURNING 1");
+    free(plain);
+    st->sql = pen_text_take(&sql);
+}
+
+/* Fills the scratch bitmap; returns NULL when no column came unchanged, as for most changes. */
+static uint8_t *unchanged_columns(pen_statements *statements, const pen_change *chg, size_t *size)
+{
+    uint16_t count = chg->rel->column_count;
+    *size = ((size_t)count + 7) / 8;
+    const pen_value *values = chg->new_tuple.values;
+    if (chg->kind != PEN_CHANGE_UPDATE) {
+        return NULL;
+    }
+    bool any = false;
+    for (uint16_t i = 0; i < count; i++) {
+        if (values[i].kind != PEN_VALUE_UNCHANGED) {
+            continue;
+        }
+        if (!any) {
+            if (statements->scratch_size < *size) {
+                statements->scratch = pen_realloc(statements->scratch, *size);
+                statements->scratch_size = *size;
+            }
+            memset(statements->scratch, 0, *size);
+            any = true;
+        }
+        statements->scratch[i / 8] |= (uint8_t)(1U << (i % 8));
+    }
+    return any ? statements->scratch : NULL;
+}
+
+static bool same_shape(const shape *a, const shape *b, size_t bitmap_size)
+{
+    return a->target == b->target && a->kind == b->kind && a->guarded == b->guarded &&
+           a->old_kind == b->old_kind && (a->unchanged == NULL) == (b->unchanged == NULL) &&
+           (a->unchanged == NULL || memcmp(a->unchanged, b->unchanged, bitmap_size) == 0);
+}
+
+static uint64_t hash_shape(const shape *it, size_t bitmap_size)
+{
+    uint64_t fixed = (uint64_t)it->kind << 16 | (uint64_t)(uint8_t)it->old_kind << 8 | it->guarded;
+    uint64_t seed = XXH3_64bits_withSeed(&it->target, sizeof(void *), fixed);
+    return it->unchanged == NULL ? seed : XXH3_64bits_withSeed(it->unchanged, bitmap_size, seed);
+}
+
+static void grow(pen_statements *statements)
+{
+    size_t capacity = statements->capacity * 2;
+    entry **buckets = pen_calloc(capacity, sizeof(entry *));
+    for (size_t i = 0; i < statements->capacity; i++) {
+        entry *it = statements->buckets[i];
+        if (it == NULL) {
+            continue;
+        }
+        size_t at = it->hash & (capacity - 1);
+        while (buckets[at] != NULL) {
+            at = (at + 1) & (capacity - 1);
+        }
+        buckets[at] = it;
+    }
+    free(statements->buckets);
+    statements->buckets = buckets;
+    statements->capacity = capacity;
+}
+
+pen_statement *pen_statements_for(pen_statements *statements, const pen_change *chg, bool guarded)
+{
+    size_t bitmap_size;
+    shape wanted = {.target = chg->rel->target,
+                    .kind = chg->kind,
+                    .guarded = guarded,
+                    .old_kind = chg->old_kind,
+                    .unchanged = unchanged_columns(statements, chg, &bitmap_size)};
+    uint64_t hash = hash_shape(&wanted, bitmap_size);
+    size_t at = hash & (statements->capacity - 1);
+    for (; statements->buckets[at] != NULL; at = (at + 1) & (statements->capacity - 1)) {
+        entry *it = statements->buckets[at];
+        if (it->hash == hash && same_shape(&it->shape, &wanted, bitmap_size)) {
+            return &it->statement;
+        }
+    }
+    entry *made = pen_calloc(1, sizeof(*made));
+    made->hash = hash;
+    made->shape = wanted;
+    if (wanted.unchanged != NULL) {
+        made->shape.unchanged = memcpy(pen_malloc(bitmap_size), wanted.unchanged, bitmap_size);
+    }
+    build(&made->statement, chg, guarded, statements->count);
+    statements->buckets[at] = made;
+    if (++statements->count * 2 > statements->capacity) {
+        grow(statements);
+    }
+    return &made->statement;
+}
+
+bool pen_statement_bind(const pen_statement *statement, const pen_change *chg, const char **values,
+                        int *lengths, int *formats, pen_error *err)
+{
+    for (uint32_t i = 0; i < statement->param_count; i++) {
+        const pen_value *tuple =
+            statement->param_old[i] ? chg->old_tuple.values : chg->new_tuple.values;
+        const pen_value *value = &tuple[statement->param_columns[i]];
+        if (value->kind == PEN_VALUE_UNCHANGED) {
+            return pen_error_set(
+                err, PEN_ERROR_FATAL,
+                "the source did not send column \"%s\" of %s.%s, which is needed to find the row; "
+                "ALTER "
+                "TABLE … REPLICA IDENTITY on the source so that it is sent",
+                (const char *)chg->rel->columns[statement->param_columns[i]].name.data,
+                (const char *)chg->rel->schema.data, (const char *)chg->rel->table.data);
+        }
+        values[i] = value->kind == PEN_VALUE_NULL ? NULL : (const char *)value->data;
+        lengths[i] = (int)value->len;
+        formats[i] = value->kind == PEN_VALUE_BINARY;
+    }
+    return true;
+}
+
+char *pen_statement_truncate(const pen_change *chg)
+{
+    /* Without CASCADE: the message lists every table that the source truncated. */
+    pen_text sql = {0};
+    const char *prefix = "TRUNCATE ";
+    for (uint32_t i = 0; i < chg->truncated_count; i++) {
+        const pen_target *target = chg->truncated[i]->target;
+        pen_text_appendf(&sql, "%s%s%s", prefix, only(target), target->name);
+        prefix = ", ";
+    }
+    pen_text_append(&sql, chg->truncate_restart_identity ? " RESTART IDENTITY" : "");
+    return pen_text_take(&sql);
+}
+
+static const char *verb(uint8_t kind)
+{
+    switch ((pen_change_kind)kind) {
+    case PEN_CHANGE_INSERT:
+        return "INSERT into";
+    case PEN_CHANGE_UPDATE:
+        return "UPDATE of";
+    case PEN_CHANGE_DELETE:
+        return "DELETE from";
+    case PEN_CHANGE_TRUNCATE:
+        return "TRUNCATE of";
+    }
+    return "change of";
+}
+
+void pen_change_describe(const pen_change *chg, char *text, size_t size)
+{
+    const pen_relation *rel = chg->kind == PEN_CHANGE_TRUNCATE ? chg->truncated[0] : chg->rel;
+    pen_text out = {0};
+    pen_text_appendf(&out, "%s %s.%s", verb(chg->kind), (const char *)rel->schema.data,
+                     (const char *)rel->table.data);
+    const pen_target *target = rel->target;
+    const pen_value *values =
+        chg->old_tuple.values != NULL ? chg->old_tuple.values : chg->new_tuple.values;
+    for (uint16_t i = 0; target != NULL && values != NULL && i < target->key_count; i++) {
+        const pen_value *value = &values[target->key[i].index];
+        bool shown = value->kind == PEN_VALUE_TEXT;
+        pen_text_appendf(&out, "%s%s=%.64s", i == 0 ? ", key " : ", ",
+                         target->columns[target->key[i].index].name,
+                         shown ? (const char *)value->data : "?");
+    }
+    char *whole = pen_text_take(&out);
+    snprintf(text, size, "%s", whole);
+    free(whole);
+}

@@ -1,0 +1,49 @@
+/* Purpose: a change as SQL: the statement for its shape, prepared once a session, and its
+ *          parameters.
+ * Thread:  one worker; a statement cache belongs to one session.
+ * Owns:    the statements; they live as long as the cache, and are prepared for as long as the
+ *          session.
+ * Flow:    a change in; a prepared statement's name, SQL and parameter values out.
+ *
+ * A statement depends on the relation version, the kind of change, which columns came unchanged,
+ * how rows are found, and whether it guards its own row count. */
+#ifndef PEN_APPLY_STATEMENT_H
+#define PEN_APPLY_STATEMENT_H
+
+#include "apply/relation.h"
+#include "core/error.h"
+
+typedef struct pen_statement {
+    char name[24];
+    char *sql;
+    bool prepared; /* sent for preparation on this session */
+    uint32_t param_count;
+    /* parameter i is the value of column param_columns[i] of the old or new tuple */
+    uint16_t *param_columns;
+    bool *param_old;
+} pen_statement;
+
+typedef struct pen_statements pen_statements;
+
+pen_statements *pen_statements_create(void);
+void pen_statements_destroy(pen_statements *statements); /* NULL is nothing */
+
+/* The statement for `chg` (insert, update or delete), made when its shape is new. `guarded`: it
+ * aborts by a division by zero unless it changed exactly one row, so that its count need not be
+ * looked at before what follows runs. */
+pen_statement *pen_statements_for(pen_statements *statements, const pen_change *chg, bool guarded);
+
+/* Fills the parameter arrays (of at least param_count elements); the values are borrowed from
+ * `chg`. Errors: PEN_ERROR_FATAL when a value that the statement needs did not come (unchanged
+ * TOAST). */
+PEN_MUST_CHECK bool pen_statement_bind(const pen_statement *statement, const pen_change *chg,
+                                       const char **values, int *lengths, int *formats,
+                                       pen_error *err);
+
+/* The TRUNCATE for `chg`, given (free() it). Not prepared: rare, and its shape varies. */
+char *pen_statement_truncate(const pen_change *chg);
+
+/* Describes `chg` for a message: "UPDATE of public.t, key (id)=(7)", cut to `size`. */
+void pen_change_describe(const pen_change *chg, char *text, size_t size);
+
+#endif

@@ -1,0 +1,134 @@
+/* Purpose: one stream: everything that one slot's threads share. Read this first.
+ * Thread:  main makes and ends it; each field says who writes it.
+ * Owns:    all of its parts; nothing of penstock's state is global, so several streams can run at
+ *          once.
+ * Flow:    reader -> ring -> dispatcher -> open batch -> workers -> target; back from the target by
+ *          way of the progress thread to the source.
+ *
+ *   reader        receives, decodes, builds transactions (core/pgoutput, core/assemble)
+ *      | txns: a ring
+ *   dispatcher    hashes keys, finds what each change must wait for, forms batches
+ *      | open_batch: one place, and whoever is idle takes the batch
+ *   workers       apply a batch as one transaction, commit in batch order
+ *      | committed, applied_lsn
+ *   progress      makes it durable, then publishes durable_lsn, then writes the checkpoint
+ *      | durable_lsn
+ *   reader        tells the source what it may forget
+ *
+ * Deadlocks that could be, and why they cannot:
+ * - A worker waits only for earlier batches. An earlier batch is always taken first, because there
+ * is one open batch at a time, and the worker that holds the earliest one waits for nobody.
+ * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
+ *   committed what it holds.
+ * - The reader waits for memory only while transactions that will give memory back are under way:
+ *   with none, it goes beyond the budget rather than wait for itself. */
+#ifndef PEN_APPLY_STREAM_H
+#define PEN_APPLY_STREAM_H
+
+#include "apply/batch.h"
+#include "apply/resume.h"
+#include "core/histogram.h"
+#include "core/options.h"
+#include "core/ring.h"
+#include "core/sync.h"
+#include "core/thread.h"
+
+#include <pthread.h>
+
+struct pen_worker;
+
+typedef enum pen_stop {
+    PEN_STOP_NONE,
+    PEN_STOP_DRAIN, /* take nothing more in, finish what is here, make it durable, end */
+    PEN_STOP_ABORT  /* drop everything now: something failed, or the operator insists */
+} pen_stop;
+
+typedef enum pen_stop_reason {
+    PEN_REASON_NONE,
+    PEN_REASON_STOP_AT,
+    PEN_REASON_CAUGHT_UP,
+    PEN_REASON_SIGNAL,
+    PEN_REASON_FAILED
+} pen_stop_reason;
+
+/* A worker holding batch k is found at holders[k % PEN_HOLDERS]; more than twice the workers there
+ * can be, so that no two live batches share a place. */
+#define PEN_HOLDERS 512
+
+typedef struct pen_stream {
+    /* set before the threads start, then read-only */
+    const pen_options *options;
+    pen_resume resume;
+    pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
+    pen_batch_limits limits;
+    int status_interval_ms;
+    struct pen_worker **workers;
+    unsigned worker_count;
+
+    /* parts */
+    pen_budget budget;
+    pen_ring txns; /* pen_txn: reader to dispatcher */
+    pen_parker main_parker;
+    pen_parker reader_parker;
+    pen_parker dispatcher_parker;
+    pen_parker progress_parker;
+    pen_thread reader_thread;
+    pen_thread dispatcher_thread;
+    pen_thread progress_thread;
+
+    /* reader writes */
+    PEN_ALIGNED pen_cell input_done; /* 1: nothing more comes through the ring */
+    pen_cell handed_lsn;             /* end of the last transaction given to the dispatcher */
+    pen_cell idle_lsn; /* every commit before it has been handed over or had no changes */
+    pen_counter txns_received;
+    pen_counter bytes_received;
+    pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
+    pen_cell reader_done;
+
+    /* dispatcher writes */
+    PEN_ALIGNED pen_place open_batch;
+    pen_cell dispatch_done;         /* 1: no batch comes after the one in open_batch, if any */
+    pen_flag dispatcher_wants_room; /* raised by the dispatcher: the open batch is full */
+
+    /* workers write */
+    PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
+    pen_cell applied_lsn;           /* end of the newest transaction visible on the target */
+    pen_cell workers_done;          /* 1: the last worker has ended */
+    pen_countdown workers_left;
+    pen_counter txns_applied;
+    pen_counter changes_applied;
+    pen_counter batches_applied;
+    PEN_ALIGNED pen_idle_set idle;
+    PEN_ALIGNED pen_cell holders[PEN_HOLDERS]; /* worker number + 1, 0: nobody yet */
+
+    /* progress writes */
+    PEN_ALIGNED pen_cell durable_lsn; /* everything before it is durable on the target */
+    pen_cell progress_done;
+
+    /* anybody writes, once */
+    PEN_ALIGNED pen_cell stop; /* pen_stop */
+    pthread_mutex_t failure_lock;
+    pen_stop_reason reason; /* under failure_lock */
+    pen_error failure;      /* under failure_lock */
+} pen_stream;
+
+/* Runs one stream to its end: connects, checks, resumes, starts the threads, and returns when the
+ * stream was drained or has failed. *reason tells which end it was; on false *err says what failed.
+ */
+PEN_MUST_CHECK bool pen_stream_run(const pen_options *options, pen_stop_reason *reason,
+                                   pen_error *err);
+
+/* For the threads: asks all to drain or abort. The first reason is kept. */
+void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason);
+/* For the threads: keeps the first failure, and aborts. An error of kind PEN_ERROR_NONE says only
+ * that the thread was told to stop. */
+void pen_stream_fail(pen_stream *stream, const pen_error *err);
+/* What was asked for so far. */
+pen_stop pen_stream_stopping(const pen_stream *stream);
+
+/* Worker's: wakes the worker that holds batch `number`, if one does: whoever commits calls it. */
+void pen_stream_wake_holder(pen_stream *stream, uint64_t number);
+/* Worker's last call. */
+void pen_stream_worker_done(pen_stream *stream);
+
+#endif

@@ -1,0 +1,320 @@
+#include "apply/worker.h"
+
+#include "core/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A batch whose turn has come and that has at most so many changes goes out in one flight, all of
+ * it guarding itself: one round trip. Above, the guards' own cost is more than the trip. */
+#define ONE_FLIGHT_CHANGES 64
+
+/* Statements that every worker needs; their names cannot meet those of pen_statements. */
+static const char *const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+static const char *const commit_sql = "COMMIT";
+/* Guarded by the value that the row must have and by the run: a second penstock, or an old one that
+ * wakes up, changes no row here and so divides by zero. */
+static const char *const progress_sql =
+    "WITH w AS (UPDATE penstock.progress SET commit_lsn = $1, end_lsn = $2 WHERE name = $3"
+    " AND run_id = $4 AND commit_lsn = $5 RETURNING 1)"
+    " SELECT 1 / (pg_catalog.count(*) = 1)::pg_catalog.int4 FROM w";
+
+/* What the progress statement is about, told apart from changes when it fails. */
+static const char progress_subject;
+
+bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pen_pgconn *conn,
+                     pen_error *err)
+{
+    memset(worker, 0, sizeof(*worker));
+    worker->stream = stream;
+    worker->number = number;
+    pen_histogram_init(&worker->lag);
+    worker->parker.event_fd = -1;
+    if (!pen_parker_init(&worker->parker, err) ||
+        !pen_pipeline_open(conn, &worker->parker, &stream->stop, PEN_STOP_ABORT, &worker->pipeline,
+                           err)) {
+        pen_pgconn_close(conn);
+        return false;
+    }
+    worker->statements = pen_statements_create();
+    return pen_pipeline_prepare(worker->pipeline, "begin", begin_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "commit", commit_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "progress", progress_sql, NULL, err) &&
+           pen_pipeline_drain(worker->pipeline, true, err);
+}
+
+void pen_worker_deinit(pen_worker *worker)
+{
+    pen_pipeline_close(worker->pipeline);
+    pen_statements_destroy(worker->statements);
+    pen_parker_deinit(&worker->parker);
+    free(worker->values);
+    free(worker->lengths);
+    free(worker->formats);
+}
+
+void pen_worker_wake(pen_stream *stream, unsigned number)
+{
+    pen_parker_wake(&stream->workers[number]->parker);
+}
+
+/* Sends one change; with `guarded` it checks its own row count on the server. */
+static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded, pen_error *err)
+{
+    pen_pipeline *pipeline = worker->pipeline;
+    if (chg->kind == PEN_CHANGE_TRUNCATE) {
+        char *sql = pen_statement_truncate(chg);
+        bool ok = pen_pipeline_prepare(pipeline, "", sql, chg, err) &&
+                  pen_pipeline_execute(pipeline, "", 0, NULL, NULL, NULL, PEN_ROWS_ANY, chg, err);
+        free(sql);
+        return ok;
+    }
+    pen_statement *st = pen_statements_for(worker->statements, chg, guarded);
+    if (!st->prepared) {
+        if (!pen_pipeline_prepare(pipeline, st->name, st->sql, chg, err)) {
+            return false;
+        }
+        /* Any failure ends this session, so what was sent for preparation is prepared. */
+        st->prepared = true;
+    }
+    if (st->param_count > worker->capacity) {
+        worker->capacity = st->param_count;
+        worker->values = pen_realloc(worker->values, worker->capacity * sizeof(*worker->values));
+        worker->lengths = pen_realloc(worker->lengths, worker->capacity * sizeof(int));
+        worker->formats = pen_realloc(worker->formats, worker->capacity * sizeof(int));
+    }
+    return pen_statement_bind(st, chg, worker->values, worker->lengths, worker->formats, err) &&
+           pen_pipeline_execute(pipeline, st->name, (int)st->param_count, worker->values,
+                                worker->lengths, worker->formats, guarded ? PEN_ROWS_ANY : 1, chg,
+                                err);
+}
+
+typedef enum wave { WAVE_FREE, WAVE_BOUND } wave;
+
+/* Sends the changes of one wave in source order: the free ones are those bound to nothing later
+ * than `threshold`, the same one for the whole batch, so that no two changes of one key change
+ * places. */
+static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, uint64_t threshold,
+                      bool guarded, pen_error *err)
+{
+    for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
+        for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+            for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+                bool is_free = chg->bound <= threshold;
+                if (is_free == (which == WAVE_FREE) && !send_change(worker, chg, guarded, err)) {
+                    return false;
+                }
+            }
+        }
+    }
+    return true;
+}
+
+static bool send_plain(pen_worker *worker, const char *name, pen_error *err)
+{
+    return pen_pipeline_execute(worker->pipeline, name, 0, NULL, NULL, NULL, PEN_ROWS_ANY, NULL,
+                                err);
+}
+
+static bool send_progress(pen_worker *worker, const pen_batch *batch, pen_error *err)
+{
+    const pen_stream *stream = worker->stream;
+    char commit_lsn[PEN_LSN_TEXT_SIZE];
+    char end_lsn[PEN_LSN_TEXT_SIZE];
+    char previous[PEN_LSN_TEXT_SIZE];
+    const char *values[] = {pen_lsn_format(batch->last->commit_lsn, commit_lsn),
+                            pen_lsn_format(batch->last->end_lsn, end_lsn), stream->options->name,
+                            stream->resume.run_id,
+                            pen_lsn_format(batch->previous_commit_lsn, previous)};
+    int lengths[PEN_COUNTOF(values)];
+    int formats[PEN_COUNTOF(values)] = {0};
+    for (size_t i = 0; i < PEN_COUNTOF(values); i++) {
+        lengths[i] = (int)strlen(values[i]);
+    }
+    return pen_pipeline_execute(worker->pipeline, "progress", PEN_COUNTOF(values), values, lengths,
+                                formats, PEN_ROWS_ANY, &progress_subject, err);
+}
+
+/* Waits until every batch before `number` has committed; false when told to stop. */
+static bool wait_for_turn(pen_worker *worker, uint64_t number, pen_error *err)
+{
+    pen_stream *stream = worker->stream;
+    /* [HOLDER-1] release and acquire in one exchange: whoever commits number - 1 exchanges the same
+     * cell after publishing `committed`, so either it finds us here or we find its commit below. */
+    (void)pen_cell_exchange(&stream->holders[number % PEN_HOLDERS], worker->number + 1);
+    for (;;) {
+        pen_parker_prepare(&worker->parker);
+        /* [COMMITTED-1] acquire: what the earlier batches did is over; pairs with the release in
+         * finish_batch. */
+        bool turn = pen_cell_read(&stream->committed) == number - 1;
+        if (turn || pen_stream_stopping(stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&worker->parker);
+            return turn || pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
+        (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
+/* Sends what remains and commits: changes not sent yet, the progress row, COMMIT, in one flight. */
+static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, uint64_t threshold,
+                      pen_error *err)
+{
+    return send_wave(worker, batch, which, threshold, true, err) &&
+           send_progress(worker, batch, err) && send_plain(worker, "commit", err) &&
+           pen_pipeline_drain(worker->pipeline, true, err);
+}
+
+static bool apply_batch(pen_worker *worker, const pen_batch *batch, pen_error *err)
+{
+    uint64_t committed = pen_cell_read(&worker->stream->committed);
+    bool turn = committed == batch->number - 1;
+    if (!send_plain(worker, "begin", err)) {
+        return false;
+    }
+    if (turn && batch->change_count <= ONE_FLIGHT_CHANGES) {
+        return send_tail(worker, batch, WAVE_FREE, committed, err);
+    }
+    /* The tags of the free changes are looked at before the tail goes out. */
+    return send_wave(worker, batch, WAVE_FREE, committed, false, err) &&
+           pen_pipeline_drain(worker->pipeline, false, err) &&
+           wait_for_turn(worker, batch->number, err) &&
+           send_tail(worker, batch, WAVE_BOUND, committed, err);
+}
+
+/* After the commit: the next one's turn comes first, bookkeeping after. */
+static void finish_batch(pen_worker *worker, pen_batch *batch)
+{
+    pen_stream *stream = worker->stream;
+    /* [APPLIED-1] release: pairs with the acquire in the reader and the progress thread. */
+    pen_cell_publish(&stream->applied_lsn, batch->last->end_lsn);
+    /* [COMMITTED-1] release: pairs with the acquire in wait_for_turn and in the dispatcher. */
+    pen_cell_publish(&stream->committed, batch->number);
+    pen_stream_wake_holder(stream, batch->number + 1);
+    pen_pgtime now = pen_pgtime_now();
+    for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
+        pen_histogram_record(&worker->lag, now - txn->commit_time);
+    }
+    pen_counter_add(&stream->txns_applied, batch->txn_count);
+    pen_counter_add(&stream->changes_applied, batch->change_count);
+    pen_counter_add(&stream->batches_applied, 1);
+    pen_batch_destroy(batch);
+}
+
+/* The commit LSN of the transaction that `chg` belongs to. */
+static pen_lsn find_commit_lsn(const pen_batch *batch, const pen_change *wanted)
+{
+    for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
+        for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+            for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+                if (chg == wanted) {
+                    return txn->commit_lsn;
+                }
+            }
+        }
+    }
+    return PEN_LSN_NONE;
+}
+
+/* Turns a failure into words: which change of which transaction, why, and what to do. */
+static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
+{
+    const void *subject = pen_pipeline_failed(worker->pipeline);
+    if (err->kind == PEN_ERROR_NONE || subject == NULL) {
+        if (err->kind == PEN_ERROR_RETRY) {
+            pen_error_context(
+                err, "batch %" PRIu64 " was not committed; start again to go on, nothing is lost",
+                batch->number);
+        }
+        return;
+    }
+    bool guard = pen_pipeline_failed_count(worker->pipeline) || strcmp(err->sqlstate, "22012") == 0;
+    if (subject == &progress_subject) {
+        if (guard) {
+            pen_error_set(
+                err, PEN_ERROR_FATAL,
+                "target: the progress row of \"%s\" is not what this run left there, so "
+                "another penstock has taken the stream over, or the target was put back to "
+                "an older state; this run has stopped without writing. Make sure that only "
+                "one penstock runs, and start again",
+                worker->stream->options->name);
+        }
+        return;
+    }
+    const pen_change *chg = subject;
+    char what[512];
+    pen_change_describe(chg, what, sizeof(what));
+    pen_lsn lsn = find_commit_lsn(batch, chg);
+    if (guard) {
+        pen_error_set(
+            err, PEN_ERROR_CONFLICT,
+            "target: the %s found no such row or more than one, in the transaction committed "
+            "at " PEN_LSN_FMT
+            "; nothing of it was applied. The target's row was changed or removed by somebody "
+            "else: put it back as it is on the source and start again",
+            what, PEN_LSN_ARGS(lsn));
+    } else {
+        pen_error_context(err,
+                          "target: the %s, in the transaction committed at " PEN_LSN_FMT
+                          ", failed; nothing of it was applied, start again when it is mended",
+                          what, PEN_LSN_ARGS(lsn));
+    }
+    err->lsn = lsn;
+}
+
+/* The open batch, or NULL when there is none and none will come. */
+static pen_batch *next_batch(pen_worker *worker)
+{
+    pen_stream *stream = worker->stream;
+    for (;;) {
+        /* [OPEN-1] acquire: pairs with the release in the dispatcher's offer. */
+        pen_batch *batch = pen_place_take(&stream->open_batch);
+        if (batch == NULL) {
+            pen_idle_add(&stream->idle, worker->number);
+            pen_parker_prepare(&worker->parker);
+            /* [DISPATCHED-1] acquire: read before the place is looked at for the last time; pairs
+             * with the release in the dispatcher. */
+            bool done = pen_cell_read(&stream->dispatch_done) ||
+                        pen_stream_stopping(stream) == PEN_STOP_ABORT;
+            batch = pen_place_take(&stream->open_batch);
+            if (batch == NULL && !done) {
+                (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
+            } else {
+                pen_parker_cancel(&worker->parker);
+            }
+            pen_idle_remove(&stream->idle, worker->number);
+            if (batch == NULL && done) {
+                return NULL;
+            }
+        }
+        if (batch != NULL) {
+            if (pen_flag_lower(&stream->dispatcher_wants_room)) {
+                pen_parker_wake(&stream->dispatcher_parker);
+            }
+            return batch;
+        }
+    }
+}
+
+void pen_worker_run(void *arg)
+{
+    pen_worker *worker = arg;
+    pen_stream *stream = worker->stream;
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
+    for (;;) {
+        pen_batch *batch = next_batch(worker);
+        if (batch == NULL) {
+            break;
+        }
+        pen_error err;
+        if (!apply_batch(worker, batch, &err)) {
+            explain(worker, batch, &err);
+            pen_stream_fail(stream, &err);
+            pen_batch_destroy(batch);
+            break;
+        }
+        finish_batch(worker, batch);
+    }
+    pen_stream_worker_done(stream);
+}

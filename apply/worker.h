@@ -1,0 +1,38 @@
+/* Purpose: a worker: applies one batch at a time as one target transaction, and commits it in turn.
+ * Thread:  pen_worker_run is the worker's thread; start and deinit are main's; wake is anybody's.
+ * Owns:    one target connection in pipeline mode, its prepared statements, and the batch it holds.
+ * Flow:    the open batch in; rows and the progress row in one transaction on the target out; then
+ * the next worker in the commit chain is woken, directly. */
+#ifndef PEN_APPLY_WORKER_H
+#define PEN_APPLY_WORKER_H
+
+#include "apply/statement.h"
+#include "apply/stream.h"
+#include "io/pipeline.h"
+
+typedef struct pen_worker {
+    pen_stream *stream;
+    unsigned number; /* from 0 */
+    pen_parker parker;
+    pen_thread thread;
+    pen_pipeline *pipeline;
+    pen_statements *statements;
+    /* parameters of the statement at hand, grown as needed */
+    const char **values;
+    int *lengths;
+    int *formats;
+    size_t capacity;
+    pen_histogram lag; /* source commit to seen committed here, microseconds; the worker writes */
+} pen_worker;
+
+/* Takes `conn`, a session for writing rows. The worker must stay where it is, on cache
+ * lines of its own. */
+PEN_MUST_CHECK bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number,
+                                    pen_pgconn *conn, pen_error *err);
+void pen_worker_deinit(pen_worker *worker);
+void pen_worker_run(void *worker);
+
+/* Wakes worker `number` of the stream. */
+void pen_worker_wake(pen_stream *stream, unsigned number);
+
+#endif

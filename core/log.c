@@ -1,0 +1,289 @@
+#include "core/log.h"
+
+#include "core/thread.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A line is never longer than what a pipe takes in one piece: above that, the lines of two threads
+ * could mix even though each is one write (POSIX, write(2): PIPE_BUF). */
+#define LINE_SIZE PIPE_BUF
+/* The fields are there for programs, so they are laid down first and a long message is cut. */
+#define FIELDS_SIZE (LINE_SIZE / 2)
+#define VALUE_SIZE  512 /* of one field's text, escaped */
+
+#define CUT_MARK "\xe2\x80\xa6" /* an ellipsis, where text was cut */
+
+/* Made by main before other threads start, read-only after that. */
+static pen_log_format log_format = PEN_LOG_TEXT;
+static pen_log_level log_level = PEN_LOG_INFO;
+
+typedef enum escape_style {
+    ESCAPE_TEXT,   /* the message of a text line */
+    ESCAPE_QUOTED, /* inside double quotes, on a text line */
+    ESCAPE_JSON
+} escape_style;
+
+typedef struct line_buffer {
+    char *text;
+    size_t len;
+    size_t limit;
+    bool full; /* something did not fit; nothing is added after that */
+} line_buffer;
+
+void pen_log_init(pen_log_format format, pen_log_level level)
+{
+    log_format = format;
+    log_level = level;
+}
+
+static void put(line_buffer *line, const char *bytes, size_t len)
+{
+    if (line->full || len > line->limit - line->len) {
+        line->full = true;
+        return;
+    }
+    memcpy(line->text + line->len, bytes, len);
+    line->len += len;
+}
+
+static void put_text(line_buffer *line, const char *text)
+{
+    put(line, text, strlen(text));
+}
+
+/* Reads one character of UTF-8 (RFC 3629: no overlong forms, no surrogates, up to U+10FFFF) from
+ * the NUL-terminated `text`. Returns its length in bytes, 0 when there is none. */
+static size_t read_utf8(const char *text, uint32_t *code)
+{
+    const unsigned char *byte = (const unsigned char *)text;
+    uint32_t least;
+    size_t len;
+    if (byte[0] < 0x80) {
+        *code = byte[0];
+        return 1;
+    } else if ((byte[0] & 0xe0) == 0xc0) {
+        len = 2;
+        least = 0x80;
+        *code = byte[0] & 0x1f;
+    } else if ((byte[0] & 0xf0) == 0xe0) {
+        len = 3;
+        least = 0x800;
+        *code = byte[0] & 0x0f;
+    } else if ((byte[0] & 0xf8) == 0xf0) {
+        len = 4;
+        least = 0x10000;
+        *code = byte[0] & 0x07;
+    } else {
+        return 0;
+    }
+    for (size_t i = 1; i < len; i++) {
+        /* The closing NUL is no continuation byte, so this never reads behind it. */
+        if ((byte[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+        *code = *code << 6 | (byte[i] & 0x3f);
+    }
+    bool surrogate = *code >= 0xd800 && *code <= 0xdfff;
+    return *code < least || *code > 0x10ffff || surrogate ? 0 : len;
+}
+
+/* What a terminal acts on, or a program that splits text into lines would split at. */
+static bool is_unprintable(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029;
+}
+
+/* Adds one character, escaped where `style` asks for it; returns how many bytes of `text` it was.
+ */
+static size_t put_character(line_buffer *line, escape_style style, const char *text)
+{
+    uint32_t code;
+    char escaped[8];
+    size_t len = read_utf8(text, &code);
+    if (len == 0) {
+        /* JSON is UTF-8 and has no way to write a byte; a text line shows which one it was. */
+        snprintf(escaped, sizeof(escaped), style == ESCAPE_JSON ? "\\ufffd" : "\\x%02x",
+                 (unsigned)(unsigned char)*text);
+        put_text(line, escaped);
+        return 1;
+    }
+    if (code == '\n' || code == '\r' || code == '\t') {
+        put_text(line, code == '\n' ? "\\n" : code == '\r' ? "\\r" : "\\t");
+    } else if (is_unprintable(code)) {
+        snprintf(escaped, sizeof(escaped), "\\u%04x", (unsigned)code & 0xffffU);
+        put_text(line, escaped);
+    } else if ((code == '"' || code == '\\') && style != ESCAPE_TEXT) {
+        char pair[2] = {'\\', (char)code};
+        put(line, pair, sizeof(pair));
+    } else {
+        put(line, text, len);
+    }
+    return len;
+}
+
+/* Adds `text` up to `limit` bytes of the line; when it does not fit, its end is a mark. */
+static void put_escaped(line_buffer *line, escape_style style, const char *text, size_t limit)
+{
+    size_t whole = line->limit;
+    size_t mark = strlen(CUT_MARK);
+    if (limit > whole) {
+        limit = whole;
+    }
+    if (line->full || limit < line->len + mark) {
+        line->full = true;
+        return;
+    }
+    line->limit = limit - mark;
+    while (*text != '\0' && !line->full) {
+        text += put_character(line, style, text);
+    }
+    bool cut = line->full;
+    line->limit = whole;
+    line->full = false;
+    if (cut) {
+        put_text(line, CUT_MARK);
+    }
+}
+
+/* A value that a reader of " name=value" would misread gets quotes. */
+static bool needs_quotes(const char *text)
+{
+    return *text == '\0' || strpbrk(text, " =\"\\") != NULL;
+}
+
+static void put_value(line_buffer *line, const pen_log_field *field)
+{
+    char number[400]; /* the largest double has 309 digits before the point */
+    bool json = log_format == PEN_LOG_JSON;
+    size_t limit = line->len + VALUE_SIZE;
+    switch (field->type) {
+    case PEN_FIELD_U64:
+        snprintf(number, sizeof(number), "%llu", (unsigned long long)field->u64);
+        put_text(line, number);
+        return;
+    case PEN_FIELD_DOUBLE:
+        snprintf(number, sizeof(number), "%.3f", field->real);
+        /* JSON has no infinity. */
+        put_text(line, json && !isfinite(field->real) ? "null" : number);
+        return;
+    case PEN_FIELD_TEXT:
+        if (field->text == NULL) {
+            put_text(line, json ? "null" : "");
+        } else if (json || needs_quotes(field->text)) {
+            put_text(line, "\"");
+            put_escaped(line, json ? ESCAPE_JSON : ESCAPE_QUOTED, field->text, limit);
+            put_text(line, "\"");
+        } else {
+            put_escaped(line, ESCAPE_TEXT, field->text, limit);
+        }
+        return;
+    }
+}
+
+/* Adds each field that fits whole. */
+static void put_fields(line_buffer *line, const pen_log_field *fields, size_t field_count)
+{
+    bool json = log_format == PEN_LOG_JSON;
+    for (size_t i = 0; i < field_count; i++) {
+        size_t before = line->len;
+        put_text(line, json ? ",\"" : " ");
+        put_escaped(line, json ? ESCAPE_JSON : ESCAPE_QUOTED, fields[i].name, SIZE_MAX);
+        put_text(line, json ? "\":" : "=");
+        put_value(line, &fields[i]);
+        if (line->full) {
+            line->len = before;
+            line->full = false;
+        }
+    }
+}
+
+static void put_opening(line_buffer *line, pen_log_level level)
+{
+    static const char *const padded[] = {"DEBUG", "INFO ", "WARN ", "ERROR"};
+    static const char *const words[] = {"debug", "info", "warn", "error"};
+    struct timespec now;
+    struct tm utc;
+    char date[32];
+    char text[96];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &utc);
+    bool json = log_format == PEN_LOG_JSON;
+    snprintf(text, sizeof(text),
+             json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"thread\":\"" : "%s.%03ldZ %s [",
+             date, now.tv_nsec / 1000000, json ? words[level] : padded[level]);
+    put_text(line, text);
+    put_escaped(line, json ? ESCAPE_JSON : ESCAPE_TEXT, pen_thread_name(), SIZE_MAX);
+    put_text(line, json ? "\",\"message\":\"" : "] ");
+}
+
+/* Nothing can be reported when standard error itself fails, so a line that will not go out is
+ * given up. A reader that set the shared pipe to non-blocking gets a second to make room. */
+static void write_line(const char *text, size_t len)
+{
+    while (len > 0) {
+        ssize_t written = write(STDERR_FILENO, text, len);
+        if (written >= 0) {
+            text += written;
+            len -= (size_t)written;
+        } else if (errno == EAGAIN) {
+            struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+            if (poll(&room, 1, 1000) == 0) {
+                return;
+            }
+        } else if (errno != EINTR) {
+            return;
+        }
+    }
+}
+
+void pen_log_fields(pen_log_level level, const char *message, const pen_log_field *fields,
+                    size_t field_count)
+{
+    if (level < log_level) {
+        return;
+    }
+    int saved_errno = errno;
+    bool json = log_format == PEN_LOG_JSON;
+    const char *closing = json ? "}\n" : "\n";
+    char field_text[FIELDS_SIZE];
+    line_buffer tail = {.text = field_text, .limit = sizeof(field_text)};
+    put_text(&tail, json ? "\"" : "");
+    put_fields(&tail, fields, field_count);
+
+    char text[LINE_SIZE];
+    line_buffer line = {.text = text, .limit = sizeof(text)};
+    put_opening(&line, level);
+    put_escaped(&line, json ? ESCAPE_JSON : ESCAPE_TEXT, message,
+                line.limit - tail.len - strlen(closing));
+    put(&line, tail.text, tail.len);
+    put_text(&line, closing);
+    PEN_ASSERT(!line.full);
+    write_line(line.text, line.len);
+    errno = saved_errno;
+}
+
+void pen_log(pen_log_level level, const char *fmt, ...)
+{
+    if (level < log_level) {
+        return;
+    }
+    int saved_errno = errno;
+    /* What does not fit here does not fit the line either, which is shorter by its opening: it is
+     * cut there, and marked. */
+    char message[LINE_SIZE];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof(message), fmt, args);
+    va_end(args);
+    pen_log_fields(level, message, NULL, 0);
+    errno = saved_errno;
+}

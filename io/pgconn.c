@@ -1,0 +1,395 @@
+#include "io/pgconn.h"
+
+#include "core/options.h"
+
+#include <libpq-fe.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pen_pgconn {
+    PGconn *pg;
+    const char *side;
+};
+
+/* A pen_pgresult is a PGresult behind another name, so that nobody else needs libpq's header. */
+static const PGresult *pg_result(const pen_pgresult *result)
+{
+    return (const PGresult *)(const void *)result;
+}
+
+/* Copies the server's words to one line: line breaks and tabs become single spaces. */
+static void one_line(const char *words, char *line, size_t size)
+{
+    size_t used = 0;
+    for (; *words != '\0' && used + 1 < size; words++) {
+        bool blank = *words == '\n' || *words == '\r' || *words == '\t' || *words == ' ';
+        if (blank && (used == 0 || line[used - 1] == ' ')) {
+            continue;
+        }
+        line[used++] = blank ? ' ' : *words;
+    }
+    while (used > 0 && line[used - 1] == ' ') {
+        used--;
+    }
+    line[used] = '\0';
+}
+
+static bool has_class(const char *sqlstate, const char *class)
+{
+    return strncmp(sqlstate, class, 2) == 0;
+}
+
+pen_error_kind pen_sqlstate_kind(const char *sqlstate)
+{
+    static const char *const retry[] = {"40001", "40P01", "55P03", "57014", "57P01",
+                                        "57P02", "57P03", "55006", "XX000"};
+    static const char *const conflict[] = {"23505", "23P01", "23503"};
+    for (size_t i = 0; i < PEN_COUNTOF(retry); i++) {
+        if (strcmp(sqlstate, retry[i]) == 0) {
+            return PEN_ERROR_RETRY;
+        }
+    }
+    for (size_t i = 0; i < PEN_COUNTOF(conflict); i++) {
+        if (strcmp(sqlstate, conflict[i]) == 0) {
+            return PEN_ERROR_CONFLICT;
+        }
+    }
+    return has_class(sqlstate, "08") || has_class(sqlstate, "53") ? PEN_ERROR_RETRY
+                                                                  : PEN_ERROR_FATAL;
+}
+
+bool pen_pgconn_error(const pen_pgconn *conn, const char *what, pen_error *err)
+{
+    char words[1024];
+    one_line(PQerrorMessage(conn->pg), words, sizeof(words));
+    return pen_error_set(err, PEN_ERROR_RETRY, "%s: cannot %s: %s", conn->side, what,
+                         words[0] == '\0' ? "the connection was lost" : words);
+}
+
+bool pen_pgresult_error(const pen_pgresult *result, const char *what, pen_error *err)
+{
+    const PGresult *res = pg_result(result);
+    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    const char *primary = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+    const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+    const char *hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
+    char words[1024];
+    char more[1024];
+    one_line(primary != NULL ? primary : PQresultErrorMessage(res), words, sizeof(words));
+    snprintf(more, sizeof(more), "%s%s%s%s", detail != NULL ? "; " : "",
+             detail != NULL ? detail : "", hint != NULL ? "; " : "", hint != NULL ? hint : "");
+    char more_line[1024];
+    one_line(more, more_line, sizeof(more_line));
+    pen_error_set(err, sqlstate == NULL ? PEN_ERROR_RETRY : pen_sqlstate_kind(sqlstate),
+                  "cannot %s: %s%s%s%s%s", what, words, more_line,
+                  sqlstate != NULL ? " (SQLSTATE " : "", sqlstate != NULL ? sqlstate : "",
+                  sqlstate != NULL ? ")" : "");
+    if (sqlstate != NULL) {
+        snprintf(err->sqlstate, sizeof(err->sqlstate), "%s", sqlstate);
+    }
+    return false;
+}
+
+bool pen_pgconn_check_conninfo(const char *conninfo, const char *side, pen_error *err)
+{
+    char *words = NULL;
+    PQconninfoOption *parsed = PQconninfoParse(conninfo, &words);
+    if (parsed != NULL) {
+        PQconninfoFree(parsed);
+        return true;
+    }
+    /* libpq's own words quote the string, and with it the password: they are not shown. */
+    PQfreemem(words);
+    char *shown = pen_conninfo_redact(conninfo);
+    pen_error_set(
+        err, PEN_ERROR_CONFIG,
+        "--%s \"%s\" is not a connection string; write postgresql://USER@HOST:PORT/DATABASE "
+        "or 'host=… dbname=… user=…'",
+        side, shown);
+    free(shown);
+    return false;
+}
+
+/* Adds `keyword=value` behind what the operator wrote, unless the operator wrote it already. */
+static void add_default(const char *conninfo, const char *keyword, const char *value,
+                        const char **keywords, const char **values, size_t *count)
+{
+    PQconninfoOption *parsed = PQconninfoParse(conninfo, NULL);
+    bool given = false;
+    for (PQconninfoOption *option = parsed; option != NULL && option->keyword != NULL; option++) {
+        given |= strcmp(option->keyword, keyword) == 0 && option->val != NULL;
+    }
+    PQconninfoFree(parsed);
+    if (!given) {
+        keywords[*count] = keyword;
+        values[(*count)++] = value;
+    }
+}
+
+/* The server's notices are not errors; they must not reach standard error past our log. */
+static void ignore_notice(void *arg, const PGresult *res)
+{
+    (void)arg;
+    (void)res;
+}
+
+bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn, pen_error *err)
+{
+    *conn = NULL;
+    if (!pen_pgconn_check_conninfo(options->conninfo, options->side, err)) {
+        return false;
+    }
+    const char *keywords[12];
+    const char *values[12];
+    size_t count = 0;
+    keywords[count] = "dbname"; /* expanded by libpq into all that the string says */
+    values[count++] = options->conninfo;
+    keywords[count] = "application_name";
+    values[count++] = options->application_name;
+    if (options->replication) {
+        keywords[count] = "replication";
+        values[count++] = "database";
+    }
+    add_default(options->conninfo, "connect_timeout", "30", keywords, values, &count);
+    /* A peer that is silent for a minute is gone. */
+    add_default(options->conninfo, "keepalives_idle", "30", keywords, values, &count);
+    add_default(options->conninfo, "keepalives_interval", "10", keywords, values, &count);
+    add_default(options->conninfo, "keepalives_count", "3", keywords, values, &count);
+    add_default(options->conninfo, "tcp_user_timeout", "60000", keywords, values, &count);
+    keywords[count] = NULL;
+    values[count] = NULL;
+
+    pen_pgconn *made = pen_calloc(1, sizeof(*made));
+    made->side = options->side;
+    made->pg = PQconnectdbParams(keywords, values, 1);
+    if (PQstatus(made->pg) != CONNECTION_OK) {
+        char words[1024];
+        one_line(PQerrorMessage(made->pg), words, sizeof(words));
+        pen_error_set(err, PEN_ERROR_RETRY,
+                      "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
+                      "user in",
+                      options->side, words, options->side);
+        pen_pgconn_close(made);
+        return false;
+    }
+    PQsetNoticeReceiver(made->pg, ignore_notice, NULL);
+    if (options->setup != NULL &&
+        !pen_pgconn_exec(made, "set up the session", options->setup, 0, NULL, NULL, err)) {
+        pen_pgconn_close(made);
+        return false;
+    }
+    *conn = made;
+    return true;
+}
+
+void pen_pgconn_close(pen_pgconn *conn)
+{
+    if (conn != NULL) {
+        PQfinish(conn->pg);
+        free(conn);
+    }
+}
+
+int pen_pgconn_server_version(const pen_pgconn *conn)
+{
+    return PQserverVersion(conn->pg);
+}
+
+const char *pen_pgconn_parameter(const pen_pgconn *conn, const char *name)
+{
+    return PQparameterStatus(conn->pg, name);
+}
+
+int pen_pgconn_socket(const pen_pgconn *conn)
+{
+    return PQsocket(conn->pg);
+}
+
+pen_result_status pen_pgresult_status(const pen_pgresult *result)
+{
+    switch (PQresultStatus(pg_result(result))) {
+    case PGRES_COMMAND_OK:
+    case PGRES_TUPLES_OK:
+        return PEN_RESULT_OK;
+    case PGRES_PIPELINE_SYNC:
+        return PEN_RESULT_SYNC;
+    case PGRES_PIPELINE_ABORTED:
+        return PEN_RESULT_SKIPPED;
+    case PGRES_COPY_BOTH:
+        return PEN_RESULT_COPY_BOTH;
+    default:
+        return PEN_RESULT_ERROR;
+    }
+}
+
+bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int value_count,
+                     const char *const *values, pen_pgresult **result, pen_error *err)
+{
+    PGresult *res = value_count == 0
+                        ? PQexec(conn->pg, sql)
+                        : PQexecParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
+    if (res == NULL) {
+        return pen_pgconn_error(conn, what, err);
+    }
+    pen_pgresult *given = (pen_pgresult *)(void *)res;
+    pen_result_status status = pen_pgresult_status(given);
+    if (status != PEN_RESULT_OK && status != PEN_RESULT_COPY_BOTH) {
+        pen_pgresult_error(given, what, err);
+        pen_error_context(err, "%s", conn->side);
+        pen_pgresult_clear(given);
+        return false;
+    }
+    if (result != NULL) {
+        *result = given;
+    } else {
+        pen_pgresult_clear(given);
+    }
+    return true;
+}
+
+void pen_pgresult_clear(pen_pgresult *result)
+{
+    PQclear((PGresult *)(void *)result);
+}
+
+int pen_pgresult_rows(const pen_pgresult *result)
+{
+    return PQntuples(pg_result(result));
+}
+
+const char *pen_pgresult_value(const pen_pgresult *result, int row, int column)
+{
+    const PGresult *res = pg_result(result);
+    return PQgetisnull(res, row, column) ? NULL : PQgetvalue(res, row, column);
+}
+
+const char *pen_pgresult_named(const pen_pgresult *result, int row, const char *column)
+{
+    int number = PQfnumber(pg_result(result), column);
+    return number < 0 ? NULL : pen_pgresult_value(result, row, number);
+}
+
+int64_t pen_pgresult_affected(const pen_pgresult *result)
+{
+    /* libpq has no const version of these two; they change nothing. */
+    const char *tuples = PQcmdTuples((PGresult *)(uintptr_t)(const void *)result);
+    return tuples[0] == '\0' ? -1 : strtoll(tuples, NULL, 10);
+}
+
+const char *pen_pgresult_tag(const pen_pgresult *result)
+{
+    return PQcmdStatus((PGresult *)(uintptr_t)(const void *)result);
+}
+
+bool pen_pgconn_set_nonblocking(pen_pgconn *conn, pen_error *err)
+{
+    return PQsetnonblocking(conn->pg, 1) == 0 || pen_pgconn_error(conn, "go non-blocking", err);
+}
+
+bool pen_pgconn_flush(pen_pgconn *conn, bool *pending, pen_error *err)
+{
+    int left = PQflush(conn->pg);
+    *pending = left == 1;
+    return left >= 0 || pen_pgconn_error(conn, "send", err);
+}
+
+bool pen_pgconn_consume(pen_pgconn *conn, pen_error *err)
+{
+    return PQconsumeInput(conn->pg) == 1 || pen_pgconn_error(conn, "receive", err);
+}
+
+bool pen_pgconn_busy(pen_pgconn *conn)
+{
+    return PQisBusy(conn->pg) != 0;
+}
+
+pen_pgresult *pen_pgconn_next(pen_pgconn *conn)
+{
+    return (pen_pgresult *)(void *)PQgetResult(conn->pg);
+}
+
+bool pen_pgconn_enter_pipeline(pen_pgconn *conn, pen_error *err)
+{
+    return PQenterPipelineMode(conn->pg) == 1 || pen_pgconn_error(conn, "enter pipeline mode", err);
+}
+
+bool pen_pgconn_send_prepare(pen_pgconn *conn, const char *name, const char *sql, pen_error *err)
+{
+    return PQsendPrepare(conn->pg, name, sql, 0, NULL) == 1 || pen_pgconn_error(conn, "send", err);
+}
+
+bool pen_pgconn_send_execute(pen_pgconn *conn, const char *name, int value_count,
+                             const char *const *values, const int *lengths, const int *formats,
+                             pen_error *err)
+{
+    return PQsendQueryPrepared(conn->pg, name, value_count, values, lengths, formats, 0) == 1 ||
+           pen_pgconn_error(conn, "send", err);
+}
+
+bool pen_pgconn_send_flush_request(pen_pgconn *conn, pen_error *err)
+{
+    return PQsendFlushRequest(conn->pg) == 1 || pen_pgconn_error(conn, "send", err);
+}
+
+bool pen_pgconn_send_sync(pen_pgconn *conn, pen_error *err)
+{
+    return PQpipelineSync(conn->pg) == 1 || pen_pgconn_error(conn, "send", err);
+}
+
+pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
+{
+    char *buffer = NULL;
+    int len = PQgetCopyData(conn->pg, &buffer, 1);
+    if (len > 0) {
+        *data = (uint8_t *)buffer;
+        *size = (size_t)len;
+        return PEN_COPY_DATA;
+    }
+    if (len == 0) {
+        return PEN_COPY_NOTHING;
+    }
+    if (len == -1) {
+        return PEN_COPY_END;
+    }
+    pen_pgconn_error(conn, "read the stream", err);
+    return PEN_COPY_FAILED;
+}
+
+void pen_pgconn_copy_free(uint8_t *data)
+{
+    PQfreemem(data);
+}
+
+bool pen_pgconn_copy_put(pen_pgconn *conn, const uint8_t *data, size_t size, pen_error *err)
+{
+    return PQputCopyData(conn->pg, (const char *)data, (int)size) >= 0 ||
+           pen_pgconn_error(conn, "send", err);
+}
+
+bool pen_pgconn_copy_end(pen_pgconn *conn, pen_error *err)
+{
+    return PQputCopyEnd(conn->pg, NULL) >= 0 || pen_pgconn_error(conn, "end the stream", err);
+}
+
+static bool keep_quoted(pen_pgconn *conn, char *escaped, const char *text, char **quoted,
+                        pen_error *err)
+{
+    if (escaped == NULL) {
+        return pen_error_set(err, PEN_ERROR_FATAL, "%s: \"%s\" is not valid in encoding %s",
+                             conn->side, text, pen_pgconn_parameter(conn, "client_encoding"));
+    }
+    *quoted = pen_strdup(escaped);
+    PQfreemem(escaped);
+    return true;
+}
+
+bool pen_pgconn_quote_identifier(pen_pgconn *conn, const char *text, char **quoted, pen_error *err)
+{
+    return keep_quoted(conn, PQescapeIdentifier(conn->pg, text, strlen(text)), text, quoted, err);
+}
+
+bool pen_pgconn_quote_literal(pen_pgconn *conn, const char *text, char **quoted, pen_error *err)
+{
+    return keep_quoted(conn, PQescapeLiteral(conn->pg, text, strlen(text)), text, quoted, err);
+}

@@ -1,0 +1,119 @@
+/* Purpose: a connection to a PostgreSQL server: the only door to libpq.
+ * Thread:  one connection belongs to one thread at a time.
+ * Owns:    the connection; results are given to the caller, who clears them.
+ * Flow:    SQL, prepared statements and CopyData out; results, CopyData and errors in words back.
+ */
+#ifndef PEN_IO_PGCONN_H
+#define PEN_IO_PGCONN_H
+
+#include "core/error.h"
+
+typedef struct pen_pgconn pen_pgconn;
+typedef struct pen_pgresult pen_pgresult;
+
+typedef struct pen_pgconn_options {
+    const char *conninfo;         /* libpq connection string or URI */
+    const char *side;             /* "source" or "target", for messages */
+    const char *application_name; /* shown in pg_stat_activity */
+    bool replication;             /* a walsender that also takes SQL (replication=database) */
+    const char *setup;            /* SET commands to run once connected, checked, or NULL */
+} pen_pgconn_options;
+
+/* Checks that `conninfo` can be read at all. Errors: PEN_ERROR_CONFIG, with passwords hidden. */
+PEN_MUST_CHECK bool pen_pgconn_check_conninfo(const char *conninfo, const char *side,
+                                              pen_error *err);
+
+/* Connects and runs the setup; waits up to the string's connect_timeout, or 30 s.
+ * Errors: PEN_ERROR_CONFIG for a string that cannot be read, else as classified from SQLSTATE and
+ * text. */
+PEN_MUST_CHECK bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn,
+                                    pen_error *err);
+void pen_pgconn_close(pen_pgconn *conn); /* NULL is nothing */
+
+/* Server version as a number, 150018 for 15.18. */
+int pen_pgconn_server_version(const pen_pgconn *conn);
+/* A reported parameter ("server_encoding"), borrowed, or NULL. */
+const char *pen_pgconn_parameter(const pen_pgconn *conn, const char *name);
+int pen_pgconn_socket(const pen_pgconn *conn);
+
+/* Runs one command and waits. `values` are text, NULL for NULL; with no values `sql` may hold
+ * several commands. *result is given (may be NULL when the caller wants none). Errors: the server's
+ * words, SQLSTATE, classified; `what` names what was tried ("read the slot"). */
+PEN_MUST_CHECK bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql,
+                                    int value_count, const char *const *values,
+                                    pen_pgresult **result, pen_error *err);
+
+void pen_pgresult_clear(pen_pgresult *result); /* NULL is nothing */
+int pen_pgresult_rows(const pen_pgresult *result);
+/* NUL-terminated text, borrowed; NULL for NULL. `column` by number or by name; an unknown name
+ * gives NULL. */
+const char *pen_pgresult_value(const pen_pgresult *result, int row, int column);
+const char *pen_pgresult_named(const pen_pgresult *result, int row, const char *column);
+/* Rows that the command's tag counts, -1 when it counts none. */
+int64_t pen_pgresult_affected(const pen_pgresult *result);
+/* The command's tag ("COMMIT"), borrowed. */
+const char *pen_pgresult_tag(const pen_pgresult *result);
+
+typedef enum pen_result_status {
+    PEN_RESULT_OK,
+    PEN_RESULT_SYNC,    /* the answer to pen_pgconn_send_sync */
+    PEN_RESULT_SKIPPED, /* not executed: something before it in the pipeline failed */
+    PEN_RESULT_COPY_BOTH,
+    PEN_RESULT_ERROR
+} pen_result_status;
+pen_result_status pen_pgresult_status(const pen_pgresult *result);
+/* Makes the error of a failed result: `what` failed: the server's words, on one line. False always.
+ */
+bool pen_pgresult_error(const pen_pgresult *result, const char *what, pen_error *err);
+/* Makes the error of a connection that failed, on one line. False always. */
+bool pen_pgconn_error(const pen_pgconn *conn, const char *what, pen_error *err);
+
+/* What an SQLSTATE means for us: worth a retry, a conflict, or fatal. */
+pen_error_kind pen_sqlstate_kind(const char *sqlstate);
+
+/* Non-blocking use. After pen_pgconn_set_nonblocking the send functions only queue; flush sends. */
+PEN_MUST_CHECK bool pen_pgconn_set_nonblocking(pen_pgconn *conn, pen_error *err);
+/* *pending: bytes are left that the socket did not take. */
+PEN_MUST_CHECK bool pen_pgconn_flush(pen_pgconn *conn, bool *pending, pen_error *err);
+/* Takes in what the socket has; never waits. */
+PEN_MUST_CHECK bool pen_pgconn_consume(pen_pgconn *conn, pen_error *err);
+/* True when pen_pgconn_next would have to wait. */
+bool pen_pgconn_busy(pen_pgconn *conn);
+/* The next result, given; NULL where libpq ends one statement's results. */
+pen_pgresult *pen_pgconn_next(pen_pgconn *conn);
+
+/* Pipeline mode (libpq's documentation, "Pipeline Mode"). */
+PEN_MUST_CHECK bool pen_pgconn_enter_pipeline(pen_pgconn *conn, pen_error *err);
+PEN_MUST_CHECK bool pen_pgconn_send_prepare(pen_pgconn *conn, const char *name, const char *sql,
+                                            pen_error *err);
+/* `values` with `lengths` in bytes (used for binary ones only) and `formats` (0 text, 1 binary). */
+PEN_MUST_CHECK bool pen_pgconn_send_execute(pen_pgconn *conn, const char *name, int value_count,
+                                            const char *const *values, const int *lengths,
+                                            const int *formats, pen_error *err);
+/* Asks the server to send the results of all so far, without ending the pipeline's transaction. */
+PEN_MUST_CHECK bool pen_pgconn_send_flush_request(pen_pgconn *conn, pen_error *err);
+PEN_MUST_CHECK bool pen_pgconn_send_sync(pen_pgconn *conn, pen_error *err);
+
+/* CopyBoth mode, for the replication stream. */
+typedef enum pen_copy_state {
+    PEN_COPY_DATA,
+    PEN_COPY_NOTHING, /* nothing is there now */
+    PEN_COPY_END,     /* the server ended the stream; results follow */
+    PEN_COPY_FAILED
+} pen_copy_state;
+/* Gives one CopyData payload in *data (pen_pgconn_copy_free). */
+PEN_MUST_CHECK pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size,
+                                                  pen_error *err);
+void pen_pgconn_copy_free(uint8_t *data);
+PEN_MUST_CHECK bool pen_pgconn_copy_put(pen_pgconn *conn, const uint8_t *data, size_t size,
+                                        pen_error *err);
+PEN_MUST_CHECK bool pen_pgconn_copy_end(pen_pgconn *conn, pen_error *err);
+
+/* Quoted as an identifier or literal by libpq's own functions; gives memory that free() takes.
+ * Aborts only when memory runs out: text that is not in the connection's encoding is an error. */
+PEN_MUST_CHECK bool pen_pgconn_quote_identifier(pen_pgconn *conn, const char *text, char **quoted,
+                                                pen_error *err);
+PEN_MUST_CHECK bool pen_pgconn_quote_literal(pen_pgconn *conn, const char *text, char **quoted,
+                                             pen_error *err);
+
+#endif

@@ -1,0 +1,262 @@
+#include "io/pipeline.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* libpq moves its whole unsent buffer on each partial send, so an unbounded pipeline is quadratic.
+ */
+#define IN_FLIGHT_MAX (512u * 1024u)
+/* Results come only after a flush request; one each so many bytes keeps them coming. */
+#define FLUSH_EVERY (32u * 1024u)
+
+typedef enum item_kind { ITEM_PREPARE, ITEM_EXECUTE, ITEM_SYNC } item_kind;
+
+/* One thing sent and not yet answered. */
+typedef struct item {
+    const void *subject;
+    int64_t expected_rows;
+    uint32_t bytes;
+    uint8_t kind; /* item_kind */
+    bool answered;
+} item;
+
+struct pen_pipeline {
+    pen_pgconn *conn;
+    pen_parker *parker;
+    const pen_cell *stop;
+    uint64_t stop_at;
+    /* a ring that grows: items [head, tail) modulo capacity */
+    item *items;
+    size_t capacity;
+    size_t head;
+    size_t tail;
+    size_t in_flight; /* bytes sent or queued and not answered */
+    size_t unflushed; /* bytes queued since the last flush request */
+    /* the first failure */
+    bool failed;
+    bool failed_count;
+    const void *failed_subject;
+    pen_error failure;
+};
+
+bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop, uint64_t stop_at,
+                       pen_pipeline **pipeline, pen_error *err)
+{
+    pen_pipeline *made = pen_calloc(1, sizeof(*made));
+    made->conn = conn;
+    made->parker = parker;
+    made->stop = stop;
+    made->stop_at = stop_at;
+    made->capacity = 256;
+    made->items = pen_calloc(made->capacity, sizeof(*made->items));
+    if (!pen_pgconn_set_nonblocking(conn, err) || !pen_pgconn_enter_pipeline(conn, err)) {
+        pen_pipeline_close(made);
+        return false;
+    }
+    *pipeline = made;
+    return true;
+}
+
+void pen_pipeline_close(pen_pipeline *pipeline)
+{
+    if (pipeline != NULL) {
+        pen_pgconn_close(pipeline->conn);
+        free(pipeline->items);
+        free(pipeline);
+    }
+}
+
+const void *pen_pipeline_failed(const pen_pipeline *pipeline)
+{
+    return pipeline->failed_subject;
+}
+
+bool pen_pipeline_failed_count(const pen_pipeline *pipeline)
+{
+    return pipeline->failed_count;
+}
+
+pen_pgconn *pen_pipeline_connection(pen_pipeline *pipeline)
+{
+    return pipeline->conn;
+}
+
+static void push_item(pen_pipeline *p, item_kind kind, const void *subject, int64_t expected_rows,
+                      size_t bytes)
+{
+    if (p->tail - p->head == p->capacity) {
+        item *grown = pen_calloc(p->capacity * 2, sizeof(*grown));
+        for (size_t i = p->head; i < p->tail; i++) {
+            grown[i - p->head] = p->items[i & (p->capacity - 1)];
+        }
+        free(p->items);
+        p->items = grown;
+        p->tail -= p->head;
+        p->head = 0;
+        p->capacity *= 2;
+    }
+    uint32_t counted = bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)bytes;
+    p->items[p->tail++ & (p->capacity - 1)] = (item){.subject = subject,
+                                                     .expected_rows = expected_rows,
+                                                     .bytes = counted,
+                                                     .kind = (uint8_t)kind};
+    p->in_flight += counted;
+    p->unflushed += counted;
+}
+
+static void keep_failure(pen_pipeline *p, const item *it, bool wrong_count)
+{
+    p->failed = true;
+    p->failed_count = wrong_count;
+    p->failed_subject = it->subject;
+}
+
+/* Judges one result of `it`. */
+static void judge(pen_pipeline *p, const item *it, const pen_pgresult *res)
+{
+    pen_result_status status = pen_pgresult_status(res);
+    if (p->failed || status == PEN_RESULT_SYNC) {
+        return; /* what follows a failure was skipped, and is not worth a second message */
+    }
+    if (status == PEN_RESULT_ERROR || status == PEN_RESULT_SKIPPED) {
+        pen_pgresult_error(res, it->kind == ITEM_PREPARE ? "prepare a statement" : "apply",
+                           &p->failure);
+        keep_failure(p, it, false);
+    } else if (it->kind == ITEM_EXECUTE && it->expected_rows != PEN_ROWS_ANY &&
+               pen_pgresult_affected(res) != it->expected_rows) {
+        pen_error_set(&p->failure, PEN_ERROR_CONFLICT,
+                      "the statement changed %" PRId64 " rows instead of %" PRId64,
+                      pen_pgresult_affected(res), it->expected_rows);
+        keep_failure(p, it, true);
+    } else if (it->kind == ITEM_EXECUTE && strcmp(pen_pgresult_tag(res), "ROLLBACK") == 0) {
+        /* COMMIT of a transaction that had failed answers ROLLBACK, and is no error to libpq. */
+        pen_error_set(&p->failure, PEN_ERROR_FATAL,
+                      "the transaction was rolled back by the server");
+        keep_failure(p, it, false);
+    }
+}
+
+/* Takes the results that are there; never waits. */
+static void take_results(pen_pipeline *p)
+{
+    while (p->head != p->tail && !pen_pgconn_busy(p->conn)) {
+        item *it = &p->items[p->head & (p->capacity - 1)];
+        pen_pgresult *res = pen_pgconn_next(p->conn);
+        bool over; /* is this item answered whole? */
+        if (res != NULL) {
+            judge(p, it, res);
+            it->answered = true;
+            over = pen_pgresult_status(res) == PEN_RESULT_SYNC;
+            pen_pgresult_clear(res);
+        } else if (it->answered) {
+            over = true; /* libpq ends a statement's results with a NULL, but not a Sync's */
+        } else {
+            return;
+        }
+        if (over) {
+            p->in_flight -= it->bytes;
+            p->head++;
+        }
+    }
+}
+
+/* One step: send what goes, take in what came, and sleep when there was neither. */
+static bool step(pen_pipeline *p, pen_error *err)
+{
+    bool pending = false;
+    if (!pen_pgconn_flush(p->conn, &pending, err)) {
+        return false;
+    }
+    size_t head = p->head;
+    take_results(p);
+    if (p->head != head) {
+        return true;
+    }
+    pen_parker_prepare(p->parker);
+    /* [STOP-1] acquire: pairs with the release in pen_stream_stop. */
+    if (pen_cell_read(p->stop) >= p->stop_at) {
+        pen_parker_cancel(p->parker);
+        return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+    }
+    int events = PEN_PARK_READABLE | (pending ? PEN_PARK_WRITABLE : 0);
+    int happened = pen_parker_park(p->parker, pen_pgconn_socket(p->conn), events, PEN_PARK_FOREVER);
+    if ((happened & PEN_PARK_READABLE) && !pen_pgconn_consume(p->conn, err)) {
+        return false;
+    }
+    return true;
+}
+
+static bool report_failure(const pen_pipeline *p, pen_error *err)
+{
+    *err = p->failure;
+    return false;
+}
+
+/* Called after each queued item: keeps results coming and the bytes in flight bounded. */
+static bool pace(pen_pipeline *p, pen_error *err)
+{
+    if (p->unflushed < FLUSH_EVERY) {
+        return true;
+    }
+    p->unflushed = 0;
+    if (!pen_pgconn_send_flush_request(p->conn, err)) {
+        return false;
+    }
+    bool pending = false;
+    if (!pen_pgconn_flush(p->conn, &pending, err) || !pen_pgconn_consume(p->conn, err)) {
+        return false;
+    }
+    take_results(p);
+    while (p->in_flight > IN_FLIGHT_MAX && p->head != p->tail && !p->failed) {
+        if (!step(p, err)) {
+            return false;
+        }
+    }
+    return !p->failed || report_failure(p, err);
+}
+
+bool pen_pipeline_prepare(pen_pipeline *pipeline, const char *name, const char *sql,
+                          const void *subject, pen_error *err)
+{
+    if (!pen_pgconn_send_prepare(pipeline->conn, name, sql, err)) {
+        return false;
+    }
+    push_item(pipeline, ITEM_PREPARE, subject, PEN_ROWS_ANY, strlen(sql) + 64);
+    return pace(pipeline, err);
+}
+
+bool pen_pipeline_execute(pen_pipeline *pipeline, const char *name, int value_count,
+                          const char *const *values, const int *lengths, const int *formats,
+                          int64_t expected_rows, const void *subject, pen_error *err)
+{
+    if (!pen_pgconn_send_execute(pipeline->conn, name, value_count, values, lengths, formats,
+                                 err)) {
+        return false;
+    }
+    size_t bytes = 64;
+    for (int i = 0; i < value_count; i++) {
+        bytes += 8 + (values[i] == NULL ? 0 : (size_t)lengths[i]);
+    }
+    push_item(pipeline, ITEM_EXECUTE, subject, expected_rows, bytes);
+    return pace(pipeline, err);
+}
+
+bool pen_pipeline_drain(pen_pipeline *pipeline, bool sync, pen_error *err)
+{
+    if (sync) {
+        if (!pen_pgconn_send_sync(pipeline->conn, err)) {
+            return false;
+        }
+        push_item(pipeline, ITEM_SYNC, NULL, PEN_ROWS_ANY, 8);
+    } else if (!pen_pgconn_send_flush_request(pipeline->conn, err)) {
+        return false;
+    }
+    pipeline->unflushed = 0;
+    while (pipeline->head != pipeline->tail && !(pipeline->failed && !sync)) {
+        if (!step(pipeline, err)) {
+            return false;
+        }
+    }
+    return !pipeline->failed || report_failure(pipeline, err);
+}

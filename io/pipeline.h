@@ -1,0 +1,55 @@
+/* Purpose: a target connection in libpq's pipeline mode, with bounded bytes in flight and every
+ *          result looked at.
+ * Thread:  one worker.
+ * Owns:    the connection, and the list of what was sent and is not yet answered.
+ * Flow:    prepared statements with their parameters out; row counts checked as results come back.
+ *          The first failure is kept, with the subject of the statement that caused it: in a
+ *          pipeline without Sync everything behind a failure is skipped by the server, so nothing
+ *          runs out of order.
+ *
+ * Why it cannot deadlock: sending never waits for the socket alone. While bytes are left to send,
+ * results are taken in as well, so the server is never stuck writing to us while we are stuck
+ * writing to it. */
+#ifndef PEN_IO_PIPELINE_H
+#define PEN_IO_PIPELINE_H
+
+#include "core/sync.h"
+#include "core/thread.h"
+#include "io/pgconn.h"
+
+typedef struct pen_pipeline pen_pipeline;
+
+#define PEN_ROWS_ANY (-1) /* the statement guards itself, or its count does not matter */
+
+/* Takes `conn` and puts it into pipeline mode. While it waits, `parker` (borrowed) is listened to
+ * as well: when `stop` (borrowed) reaches `stop_at`, waiting ends with an error of kind
+ * PEN_ERROR_NONE. */
+PEN_MUST_CHECK bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
+                                      uint64_t stop_at, pen_pipeline **pipeline, pen_error *err);
+void pen_pipeline_close(pen_pipeline *pipeline); /* NULL is nothing */
+
+/* Queues the preparation of a statement, and its execution. `subject` is given back by
+ * pen_pipeline_failed when this one fails. `expected_rows` is compared with the command's tag when
+ * the result comes. Both may send and take in results when more than the bound is in flight.
+ * Parameters are text (format 0) or binary (1); they are copied. */
+PEN_MUST_CHECK bool pen_pipeline_prepare(pen_pipeline *pipeline, const char *name, const char *sql,
+                                         const void *subject, pen_error *err);
+PEN_MUST_CHECK bool pen_pipeline_execute(pen_pipeline *pipeline, const char *name, int value_count,
+                                         const char *const *values, const int *lengths,
+                                         const int *formats, int64_t expected_rows,
+                                         const void *subject, pen_error *err);
+
+/* Sends all that is queued and waits until every result is in and was right. `sync` ends the group:
+ * the server commits what an implicit transaction holds, and after a failure starts executing
+ * again. */
+PEN_MUST_CHECK bool pen_pipeline_drain(pen_pipeline *pipeline, bool sync, pen_error *err);
+
+/* What a failed statement was about, or NULL: valid after a function above returned false. */
+const void *pen_pipeline_failed(const pen_pipeline *pipeline);
+/* True when the failed statement ran but its row count was wrong. */
+bool pen_pipeline_failed_count(const pen_pipeline *pipeline);
+
+/* The connection, borrowed, for what stands outside the pipeline (its process id). */
+pen_pgconn *pen_pipeline_connection(pen_pipeline *pipeline);
+
+#endif

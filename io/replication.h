@@ -1,0 +1,72 @@
+/* Purpose: the streaming replication protocol: XLogData and keepalives in, status out.
+ * Thread:  the reader.
+ * Owns:    the replication connection.
+ * Flow:    CopyData of the walsender in; one event at a time out, its bytes still undecoded.
+ * Source:  PostgreSQL, "Streaming Replication Protocol". */
+#ifndef PEN_IO_REPLICATION_H
+#define PEN_IO_REPLICATION_H
+
+#include "core/error.h"
+#include "core/slice.h"
+#include "io/pgconn.h"
+
+typedef struct pen_replication pen_replication;
+
+/* What IDENTIFY_SYSTEM says: which server this is. */
+typedef struct pen_source_identity {
+    uint64_t system_identifier;
+    uint32_t timeline;
+    char database[64];
+} pen_source_identity;
+
+typedef struct pen_replication_options {
+    const char *conninfo;
+    const char *application_name;
+    const char *slot;
+    const char *publication;
+    const char *client_encoding; /* the target's server encoding */
+} pen_replication_options;
+
+/* Connects as a walsender's client and asks who the server is. */
+PEN_MUST_CHECK bool pen_replication_open(const pen_replication_options *options,
+                                         pen_replication **rep, pen_source_identity *identity,
+                                         pen_error *err);
+/* Starts the stream at `start` or the slot's confirmed position, whichever is later; the connection
+ * is then non-blocking. */
+PEN_MUST_CHECK bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err);
+void pen_replication_close(pen_replication *rep); /* NULL is nothing */
+
+int pen_replication_socket(const pen_replication *rep);
+
+typedef enum pen_event_kind {
+    PEN_EVENT_NOTHING, /* nothing is there now: wait for the socket */
+    PEN_EVENT_DATA,    /* one message of the output plugin */
+    PEN_EVENT_KEEPALIVE,
+    PEN_EVENT_END /* the server ended the stream */
+} pen_event_kind;
+
+typedef struct pen_event {
+    pen_event_kind kind;
+    pen_slice data;       /* DATA: borrowed until the next poll */
+    pen_lsn wal_end;      /* the source's position as told */
+    pen_pgtime send_time; /* the source's clock */
+    bool reply_requested; /* KEEPALIVE: it wants a status at once */
+} pen_event;
+
+/* Takes in what the socket has (when `receive`) and gives the next event; never waits. */
+PEN_MUST_CHECK bool pen_replication_poll(pen_replication *rep, bool receive, pen_event *event,
+                                         pen_error *err);
+
+/* Queues a status: everything before `received` has arrived, everything before `flushed` is durable
+ * on the target and may be forgotten by the source. `ask_reply` asks for a keepalive at once. */
+PEN_MUST_CHECK bool pen_replication_status(pen_replication *rep, pen_lsn received, pen_lsn flushed,
+                                           bool ask_reply, pen_error *err);
+/* Sends what is queued; *pending: the socket did not take all, wait until it is writable. */
+PEN_MUST_CHECK bool pen_replication_flush(pen_replication *rep, bool *pending, pen_error *err);
+
+/* Ends the stream in order: says that we are done, and takes in and drops what the server still
+ * sends until it agrees, for at most `timeout_ms`. A failure here costs nothing: positions are
+ * safe. */
+void pen_replication_finish(pen_replication *rep, int timeout_ms);
+
+#endif

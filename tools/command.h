@@ -1,0 +1,20 @@
+/* Purpose: the commands of penstock, one function and one file each.
+ * Thread:  main.
+ * Owns:    nothing.
+ * Flow:    the arguments behind the command's name in, an exit code out. */
+#ifndef PEN_TOOLS_COMMAND_H
+#define PEN_TOOLS_COMMAND_H
+
+#include "core/base.h"
+
+/* Each gets the arguments behind the command's name: argv[0] is the first flag, as
+ * pen_options_parse takes them. argv belongs to the process, so passwords in it can be
+ * overwritten. --help never comes here, since main answers it for all commands alike.
+ *
+ * Each returns the exit code: 0 done; 1 failed; 2 usage or configuration; 3 stopped by a signal,
+ * with its state saved; 4 differences found. */
+
+/* The change stream alone, into tables that are there already. */
+int pen_command_stream(int argc, char **argv);
+
+#endif

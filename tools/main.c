@@ -1,0 +1,132 @@
+#include "tools/command.h"
+
+#include "core/conninfo.h"
+#include "core/nearest.h"
+#include "core/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+typedef struct command {
+    const char *name;
+    const char *summary;
+    int (*run)(int argc, char **argv);
+} command;
+
+static const command commands[] = {
+    {"stream", "apply the source's changes to tables that are in the target already",
+     pen_command_stream},
+};
+
+static const command *find_command(const char *name)
+{
+    for (size_t i = 0; i < PEN_COUNTOF(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+/* Help that could not be written must not look like help that was. */
+static int finish_output(void)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "penstock: cannot write to standard output: %s\n", strerror(errno));
+        return EXIT_FAILED;
+    }
+    return EXIT_DONE;
+}
+
+static int print_help(void)
+{
+    puts("penstock replicates one PostgreSQL database into another while both are in use.\n"
+         "\n"
+         "usage: penstock COMMAND [FLAGS]\n"
+         "\n"
+         "commands:");
+    for (size_t i = 0; i < PEN_COUNTOF(commands); i++) {
+        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    }
+    puts("  help       print this text, or with a command's name the flags it takes\n"
+         "\n"
+         "\"penstock COMMAND --help\" lists the flags, \"penstock --version\" prints the version.");
+    return finish_output();
+}
+
+static int print_command_help(const command *cmd)
+{
+    printf("usage: penstock %s [FLAGS]\n\n%s: %s\n\nflags:\n", cmd->name, cmd->name, cmd->summary);
+    pen_options_help(stdout);
+    return finish_output();
+}
+
+static int print_version(void)
+{
+    puts("penstock " PEN_VERSION);
+    return finish_output();
+}
+
+static int refuse_command(const char *name)
+{
+    const char *names[PEN_COUNTOF(commands) + 1];
+    for (size_t i = 0; i < PEN_COUNTOF(commands); i++) {
+        names[i] = commands[i].name;
+    }
+    names[PEN_COUNTOF(commands)] = "help";
+    if (*name == '-') {
+        fputs("penstock: the command comes first, then its flags: penstock stream --source ...; "
+              "\"penstock --help\" lists the commands\n",
+              stderr);
+        return EXIT_USAGE;
+    }
+    /* Where a command should be there may stand a connection string. */
+    char *shown = pen_conninfo_suspect(name) ? pen_conninfo_redact(name) : pen_strdup(name);
+    for (char *at = shown; *at != '\0'; at++) {
+        *at = (unsigned char)*at < 0x20 || *at == 0x7f ? '?' : *at;
+    }
+    fprintf(stderr,
+            "penstock: there is no command \"%.80s\": the nearest is \"%s\"; \"penstock --help\" "
+            "lists all\n",
+            shown, names[pen_nearest(name, names, PEN_COUNTOF(names))]);
+    free(shown);
+    return EXIT_USAGE;
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        fputs("penstock: no command given; \"penstock --help\" lists them\n", stderr);
+        return EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0) {
+        return print_version();
+    }
+    if (strcmp(name, "--help") == 0 || (strcmp(name, "help") == 0 && argc == 2)) {
+        return print_help();
+    }
+    bool help = strcmp(name, "help") == 0;
+    const command *cmd = find_command(help ? argv[2] : name);
+    if (cmd == NULL) {
+        return refuse_command(help ? argv[2] : name);
+    }
+    if (help || asks_for_help(argc - 2, argv + 2)) {
+        return print_command_help(cmd);
+    }
+    return cmd->run(argc - 2, argv + 2);
+}
