@@ -134,8 +134,8 @@ static pen_stream *stream_create(const pen_options *options, pen_error *err)
     return stream;
 }
 
-/* After all threads have ended: what they left behind is given back. */
-static void stream_destroy(pen_stream *stream)
+/* After all threads have ended: gives back the transactions that they left on the way. */
+static void release_leftovers(pen_stream *stream)
 {
     for (pen_txn *txn; (txn = pen_ring_pop(&stream->txns)) != NULL;) {
         pen_txn_release(txn);
@@ -144,6 +144,10 @@ static void stream_destroy(pen_stream *stream)
     if (batch != NULL) {
         pen_batch_destroy(batch);
     }
+}
+
+static void stream_destroy(pen_stream *stream)
+{
     pen_ring_deinit(&stream->txns);
     pen_parker_deinit(&stream->main_parker);
     pen_parker_deinit(&stream->reader_parker);
@@ -474,10 +478,12 @@ static void join_all(pen_run *run)
     pen_thread_join(&stream->progress_thread);
 }
 
-/* In the order in which memory is borrowed: transactions first, then what they point at. */
+/* Whoever borrows goes before whoever owns: transactions point at the reader's relation versions,
+ * those at the dispatcher's targets, and every block counts against the stream's budget. */
 static void run_deinit(pen_run *run)
 {
     pen_stream *stream = run->stream;
+    release_leftovers(stream);
     for (unsigned i = 0; i < stream->worker_count; i++) {
         if (stream->workers[i] != NULL) {
             pen_worker_deinit(stream->workers[i]);
@@ -485,18 +491,14 @@ static void run_deinit(pen_run *run)
         }
     }
     pen_progress_destroy(run->progress);
+    pen_dispatcher_destroy(run->dispatcher);
+    pen_reader_destroy(run->reader);
     pen_pgconn_close(run->source);
+    pen_statedir_close(run->statedir);
     if (run->signal_fd >= 0) {
         close(run->signal_fd);
     }
-    stream->worker_count = 0;
-    pen_dispatcher *dispatcher = run->dispatcher;
-    pen_reader *reader = run->reader;
-    pen_statedir *statedir = run->statedir;
     stream_destroy(stream);
-    pen_dispatcher_destroy(dispatcher);
-    pen_reader_destroy(reader);
-    pen_statedir_close(statedir);
 }
 
 bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
