@@ -21,8 +21,9 @@
 #define RING_CAPACITY 4096
 /* Status at least this often, and at least three times in each wal_sender_timeout. */
 #define STATUS_EVERY_MS 10000
-/* Progress lines. */
-#define SHOW_EVERY_US (10 * 1000 * 1000)
+/* Between two progress lines: for a person who watches, and for a log. */
+#define SHOW_WATCHED_US (2 * 1000 * 1000)
+#define SHOW_LOGGED_US  (10 * 1000 * 1000)
 
 /* What lives for one run beside the shared state. */
 typedef struct pen_run {
@@ -372,8 +373,11 @@ static void take_signals(pen_run *run)
 static void show(pen_run *run)
 {
     pen_stream *stream = run->stream;
+    pen_progress_style style = stream->options->progress;
+    bool watched = style == PEN_PROGRESS_AUTO && isatty(STDERR_FILENO);
     int64_t now_us = pen_now_us();
-    if (stream->options->progress == PEN_PROGRESS_NONE || now_us - run->shown_us < SHOW_EVERY_US) {
+    if (style == PEN_PROGRESS_NONE ||
+        now_us - run->shown_us < (watched ? SHOW_WATCHED_US : SHOW_LOGGED_US)) {
         return;
     }
     char applied[PEN_LSN_TEXT_SIZE];

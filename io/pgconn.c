@@ -134,6 +134,34 @@ static void ignore_notice(void *arg, const PGresult *res)
     (void)res;
 }
 
+/* Why the connection could not be made. libpq repeats parts of the string, and of one whose
+ * password is not percent-encoded it may take a part of the password for a host or a port: its
+ * words are only shown where it is certain which part is the password. */
+static void explain_refusal(const pen_pgconn *conn, const pen_pgconn_options *options,
+                            pen_error *err)
+{
+    const char *side = options->side;
+    char words[1024];
+    one_line(PQerrorMessage(conn->pg), words, sizeof(words));
+    char *shown = pen_conninfo_redact(options->conninfo);
+    bool clear = strspn(shown, "*") != strlen(shown);
+    free(shown);
+    if (!clear) {
+        pen_error_set(err, PEN_ERROR_CONFIG,
+                      "%s: cannot connect, and --%s cannot be read for sure: in a URI, write the "
+                      "characters @ : / ? # %% of a password as %%40 %%3A %%2F %%3F %%23 %%25",
+                      side, side);
+    } else if (strncmp(words, "invalid ", 8) == 0) {
+        /* libpq did not even try: the string itself is wrong. */
+        pen_error_set(err, PEN_ERROR_CONFIG, "--%s cannot be used: %s", side, words);
+    } else {
+        pen_error_set(err, PEN_ERROR_RETRY,
+                      "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
+                      "user in",
+                      side, words, side);
+    }
+}
+
 bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn, pen_error *err)
 {
     *conn = NULL;
@@ -164,12 +192,7 @@ bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn, pen_e
     made->side = options->side;
     made->pg = PQconnectdbParams(keywords, values, 1);
     if (PQstatus(made->pg) != CONNECTION_OK) {
-        char words[1024];
-        one_line(PQerrorMessage(made->pg), words, sizeof(words));
-        pen_error_set(err, PEN_ERROR_RETRY,
-                      "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
-                      "user in",
-                      options->side, words, options->side);
+        explain_refusal(made, options, err);
         pen_pgconn_close(made);
         return false;
     }
