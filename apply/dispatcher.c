@@ -33,6 +33,7 @@ pen_dispatcher *pen_dispatcher_create(pen_stream *stream, pen_pgconn *catalog)
     pen_dispatcher *d = pen_calloc(1, sizeof(*d));
     d->stream = stream;
     d->catalog = catalog;
+    pen_pgconn_make_stoppable(catalog, &stream->dispatcher_parker, &stream->stop, PEN_STOP_ABORT);
     d->conflicts = pen_conflict_create(CONFLICT_BUCKETS);
     d->all_hash = pen_keyhash_table(0); /* no table has OID 0 */
     d->next_number = 1;

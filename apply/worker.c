@@ -222,9 +222,11 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     const void *subject = pen_pipeline_failed(worker->pipeline);
     if (err->kind == PEN_ERROR_NONE || subject == NULL) {
+        /* A connection, not a change: whether a COMMIT under way went through is known at the next
+         * start, from the progress row. */
         if (err->kind == PEN_ERROR_RETRY) {
             pen_error_context(
-                err, "batch %" PRIu64 " was not committed; start again to go on, nothing is lost",
+                err, "applying stopped at batch %" PRIu64 "; start again to go on, nothing is lost",
                 batch->number);
         }
         return;
