@@ -52,11 +52,7 @@ static void wake_all(pen_stream *stream)
     pen_parker_wake(&stream->dispatcher_parker);
     pen_parker_wake(&stream->progress_parker);
     pen_parker_wake(&stream->main_parker);
-    for (unsigned i = 0; i < stream->worker_count; i++) {
-        if (stream->workers[i] != NULL) {
-            pen_worker_wake(stream, i);
-        }
-    }
+    pen_handover_wake_workers(&stream->handover);
 }
 
 void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason)
@@ -67,7 +63,8 @@ void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason)
         stream->reason = reason;
     }
     if (pen_cell_read(&stream->stop) < (uint64_t)stop) {
-        /* [STOP-1] release: pairs with the acquire in pen_stream_stopping and the pipeline. */
+        /* [STOP-1] release: pairs with the acquire in pen_stream_stopping, the handover and the
+         * pipeline. */
         pen_cell_publish(&stream->stop, stop);
     }
     pthread_mutex_unlock(&stream->failure_lock);
@@ -85,15 +82,6 @@ void pen_stream_fail(pen_stream *stream, const pen_error *err)
     }
     pthread_mutex_unlock(&stream->failure_lock);
     pen_stream_stop(stream, PEN_STOP_ABORT, PEN_REASON_FAILED);
-}
-
-void pen_stream_wake_holder(pen_stream *stream, uint64_t number)
-{
-    /* [HOLDER-1] release and acquire in one exchange: see wait_for_turn in apply/worker.c. */
-    uint64_t holder = pen_cell_exchange(&stream->holders[number % PEN_HOLDERS], 0);
-    if (holder != 0) {
-        pen_worker_wake(stream, (unsigned)(holder - 1));
-    }
 }
 
 void pen_stream_worker_done(pen_stream *stream)
@@ -117,8 +105,8 @@ static pen_stream *stream_create(const pen_options *options, pen_error *err)
                                         .transactions = options->batch_transactions};
     pthread_mutex_init(&stream->failure_lock, NULL);
     pen_ring_init(&stream->txns, RING_CAPACITY);
-    pen_place_init(&stream->open_batch);
-    pen_idle_init(&stream->idle);
+    pen_handover_init(&stream->handover, stream->worker_count, &stream->dispatcher_parker,
+                      &stream->stop, PEN_STOP_ABORT);
     pen_countdown_init(&stream->workers_left, stream->worker_count);
     stream->reader_parker.event_fd = -1;
     stream->dispatcher_parker.event_fd = -1;
@@ -141,7 +129,7 @@ static void release_leftovers(pen_stream *stream)
     for (pen_txn *txn; (txn = pen_ring_pop(&stream->txns)) != NULL;) {
         pen_txn_release(txn);
     }
-    pen_batch *batch = pen_place_take(&stream->open_batch);
+    pen_batch *batch = pen_handover_leftover(&stream->handover);
     if (batch != NULL) {
         pen_batch_destroy(batch);
     }
@@ -257,6 +245,7 @@ static bool start_workers(pen_run *run, pen_error *err)
             return false;
         }
         stream->workers[i] = worker;
+        pen_handover_add_worker(&stream->handover, i, &worker->parker);
     }
     return true;
 }
