@@ -82,8 +82,8 @@ static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded,
     }
     return pen_statement_bind(st, chg, worker->values, worker->lengths, worker->formats, err) &&
            pen_pipeline_execute(pipeline, st->name, (int)st->param_count, worker->values,
-                                worker->lengths, worker->formats, guarded ? PEN_ROWS_ANY : 1, chg,
-                                err);
+                                worker->lengths, worker->formats, st->guarded ? PEN_ROWS_ANY : 1,
+                                chg, err);
 }
 
 typedef enum wave { WAVE_FREE, WAVE_BOUND } wave;
