@@ -113,7 +113,9 @@ static void add_whole_row_condition(builder *b)
             pen_text_appendf(&b->sql, "%s%s IS NOT DISTINCT FROM ", b->prefix, column->name);
             add_param(b, i, true);
         } else {
-            pen_text_appendf(&b->sql, "%s(%s IS NULL) = (", b->prefix, column->name);
+            /* Not IS NULL: that is also true of a composite value whose fields are all NULL. */
+            pen_text_appendf(&b->sql, "%s(%s IS NOT DISTINCT FROM NULL) = (", b->prefix,
+                             column->name);
             add_param(b, i, true);
             pen_text_appendf(&b->sql,
                              "::pg_catalog.text IS NULL) AND pg_catalog.format('%%s', %s) = "

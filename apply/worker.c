@@ -55,11 +55,6 @@ void pen_worker_deinit(pen_worker *worker)
     free(worker->formats);
 }
 
-void pen_worker_wake(pen_stream *stream, unsigned number)
-{
-    pen_parker_wake(&stream->workers[number]->parker);
-}
-
 /* Sends one change; with `guarded` it checks its own row count on the server. */
 static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded, pen_error *err)
 {
@@ -137,24 +132,10 @@ static bool send_progress(pen_worker *worker, const pen_batch *batch, pen_error 
                                 formats, PEN_ROWS_ANY, &progress_subject, err);
 }
 
-/* Waits until every batch before `number` has committed; false when told to stop. */
 static bool wait_for_turn(pen_worker *worker, uint64_t number, pen_error *err)
 {
-    pen_stream *stream = worker->stream;
-    /* [HOLDER-1] release and acquire in one exchange: whoever commits number - 1 exchanges the same
-     * cell after publishing `committed`, so either it finds us here or we find its commit below. */
-    (void)pen_cell_exchange(&stream->holders[number % PEN_HOLDERS], worker->number + 1);
-    for (;;) {
-        pen_parker_prepare(&worker->parker);
-        /* [COMMITTED-1] acquire: what the earlier batches did is over; pairs with the release in
-         * finish_batch. */
-        bool turn = pen_cell_read(&stream->committed) == number - 1;
-        if (turn || pen_stream_stopping(stream) == PEN_STOP_ABORT) {
-            pen_parker_cancel(&worker->parker);
-            return turn || pen_error_set(err, PEN_ERROR_NONE, "stopped");
-        }
-        (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
-    }
+    return pen_handover_wait_for_turn(&worker->stream->handover, worker->number, number) ||
+           pen_error_set(err, PEN_ERROR_NONE, "stopped");
 }
 
 /* Sends what remains and commits: changes not sent yet, the progress row, COMMIT, in one flight. */
@@ -168,7 +149,7 @@ static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, ui
 
 static bool apply_batch(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
-    uint64_t committed = pen_cell_read(&worker->stream->committed);
+    uint64_t committed = pen_handover_committed(&worker->stream->handover);
     bool turn = committed == batch->number - 1;
     if (!send_plain(worker, "begin", err)) {
         return false;
@@ -189,9 +170,7 @@ static void finish_batch(pen_worker *worker, pen_batch *batch)
     pen_stream *stream = worker->stream;
     /* [APPLIED-1] release: pairs with the acquire in the reader and the progress thread. */
     pen_cell_publish(&stream->applied_lsn, batch->last->end_lsn);
-    /* [COMMITTED-1] release: pairs with the acquire in wait_for_turn and in the dispatcher. */
-    pen_cell_publish(&stream->committed, batch->number);
-    pen_stream_wake_holder(stream, batch->number + 1);
+    pen_handover_commit(&stream->handover, batch->number);
     pen_pgtime now = pen_pgtime_now();
     for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
         pen_histogram_record(&worker->lag, now - txn->commit_time);
@@ -222,9 +201,11 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     const void *subject = pen_pipeline_failed(worker->pipeline);
     if (err->kind == PEN_ERROR_NONE || subject == NULL) {
+        /* A connection, not a change: whether a COMMIT under way went through is known at the next
+         * start, from the progress row. */
         if (err->kind == PEN_ERROR_RETRY) {
             pen_error_context(
-                err, "batch %" PRIu64 " was not committed; start again to go on, nothing is lost",
+                err, "applying stopped at batch %" PRIu64 "; start again to go on, nothing is lost",
                 batch->number);
         }
         return;
@@ -263,47 +244,13 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
     err->lsn = lsn;
 }
 
-/* The open batch, or NULL when there is none and none will come. */
-static pen_batch *next_batch(pen_worker *worker)
-{
-    pen_stream *stream = worker->stream;
-    for (;;) {
-        /* [OPEN-1] acquire: pairs with the release in the dispatcher's offer. */
-        pen_batch *batch = pen_place_take(&stream->open_batch);
-        if (batch == NULL) {
-            pen_idle_add(&stream->idle, worker->number);
-            pen_parker_prepare(&worker->parker);
-            /* [DISPATCHED-1] acquire: read before the place is looked at for the last time; pairs
-             * with the release in the dispatcher. */
-            bool done = pen_cell_read(&stream->dispatch_done) ||
-                        pen_stream_stopping(stream) == PEN_STOP_ABORT;
-            batch = pen_place_take(&stream->open_batch);
-            if (batch == NULL && !done) {
-                (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
-            } else {
-                pen_parker_cancel(&worker->parker);
-            }
-            pen_idle_remove(&stream->idle, worker->number);
-            if (batch == NULL && done) {
-                return NULL;
-            }
-        }
-        if (batch != NULL) {
-            if (pen_flag_lower(&stream->dispatcher_wants_room)) {
-                pen_parker_wake(&stream->dispatcher_parker);
-            }
-            return batch;
-        }
-    }
-}
-
 void pen_worker_run(void *arg)
 {
     pen_worker *worker = arg;
     pen_stream *stream = worker->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
     for (;;) {
-        pen_batch *batch = next_batch(worker);
+        pen_batch *batch = pen_handover_take(&stream->handover, worker->number);
         if (batch == NULL) {
             break;
         }

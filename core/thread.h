@@ -28,7 +28,7 @@ const char *pen_thread_name(void);
 typedef struct pen_thread {
     pthread_t handle;
     pen_role role;
-    char name[24];
+    char name[16];
     void (*run)(void *arg);
     void *arg;
     bool started;
