@@ -63,7 +63,11 @@ static const char *const columns_sql =
     " a.attgenerated <> '' AS generated, a.attidentity = 'a' AS identity_always,"
     /* Built-in types alone: the `=` of an extension's is not found with an empty search_path. */
     " a.atttypid < 16384"
-    " AND a.atttypid <> 'pg_catalog.interval'::pg_catalog.regtype AND EXISTS ("
+    " AND a.atttypid <> 'pg_catalog.interval'::pg_catalog.regtype"
+    /* bpchar without a length keeps the blanks that its = does not see, whatever its opclass says
+     */
+    " AND (a.atttypid <> 'pg_catalog.bpchar'::pg_catalog.regtype OR a.atttypmod >= 0)"
+    " AND EXISTS ("
     "  SELECT 1 FROM pg_catalog.pg_opclass o"
     "  JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'"
     "  JOIN pg_catalog.pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amprocnum = 4"

@@ -98,8 +98,10 @@ static void add_key_condition(builder *b, bool old)
 }
 
 /* The condition that finds one row by all of its old values. Values whose `=` is not equality of
- * their text (1.0 and 1.00) are compared by their text as well, or the wrong one of two rows could
- * be taken. */
+ * their bytes (1.0 and 1.00) are compared by their text, or the wrong one of two rows could be
+ * taken: as quoted by %L, which tells NULL from every text and, unlike IS NULL, from a composite of
+ * nulls; and byte by byte, because a text inherits the column's collation, which may ignore case.
+ */
 static void add_whole_row_condition(builder *b)
 {
     const pen_target *target = b->target;
@@ -115,14 +117,12 @@ static void add_whole_row_condition(builder *b)
             pen_text_appendf(&b->sql, "%s%s IS NOT DISTINCT FROM ", b->prefix, column->name);
             add_param(b, i, true);
         } else {
-            /* Not IS NULL: that is also true of a composite value whose fields are all NULL. */
-            pen_text_appendf(&b->sql, "%s(%s IS NOT DISTINCT FROM NULL) = (", b->prefix,
-                             column->name);
-            add_param(b, i, true);
             pen_text_appendf(&b->sql,
-                             "::pg_catalog.text IS NULL) AND pg_catalog.format('%%s', %s) = "
-                             "pg_catalog.format('%%s', $%u::pg_catalog.text)",
-                             column->name, b->statement->param_count);
+                             "%spg_catalog.format('%%L', %s) COLLATE pg_catalog.\"C\" = "
+                             "pg_catalog.format('%%L', ",
+                             b->prefix, column->name);
+            add_param(b, i, true);
+            pen_text_append(&b->sql, "::pg_catalog.text)");
         }
         b->prefix = " AND ";
     }
