@@ -204,9 +204,7 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
         /* A connection, not a change: whether a COMMIT under way went through is known at the next
          * start, from the progress row. */
         if (err->kind == PEN_ERROR_RETRY) {
-            pen_error_context(
-                err, "applying stopped at batch %" PRIu64 "; start again to go on, nothing is lost",
-                batch->number);
+            pen_error_context(err, "target: batch %" PRIu64, batch->number);
         }
         return;
     }
@@ -238,7 +236,7 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
     } else {
         pen_error_context(err,
                           "target: the %s, in the transaction committed at " PEN_LSN_FMT
-                          ", failed; nothing of it was applied, start again when it is mended",
+                          ", failed; nothing of it was applied",
                           what, PEN_LSN_ARGS(lsn));
     }
     err->lsn = lsn;
