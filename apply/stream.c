@@ -21,8 +21,9 @@
 #define RING_CAPACITY 4096
 /* Status at least this often, and at least three times in each wal_sender_timeout. */
 #define STATUS_EVERY_MS 10000
-/* Progress lines. */
-#define SHOW_EVERY_US (10 * 1000 * 1000)
+/* Between two progress lines: for a person who watches, and for a log. */
+#define SHOW_WATCHED_US (2 * 1000 * 1000)
+#define SHOW_LOGGED_US  (10 * 1000 * 1000)
 
 /* What lives for one run beside the shared state. */
 typedef struct pen_run {
@@ -176,6 +177,22 @@ static bool open_source(pen_run *run, pen_error *err)
     return pen_pgconn_open(&connect, &run->source, err);
 }
 
+/* The stream comes in the target's encoding, so that nobody converts twice. */
+static bool open_replication(pen_run *run, const char *encoding, pen_replication **rep,
+                             pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    const pen_options *options = stream->options;
+    char name[64];
+    snprintf(name, sizeof(name), "penstock %s reader", options->name);
+    const pen_replication_options replication = {.conninfo = options->source,
+                                                 .application_name = name,
+                                                 .slot = options->slot,
+                                                 .publication = options->publication,
+                                                 .client_encoding = encoding};
+    return pen_replication_open(&replication, rep, &stream->resume.identity, err);
+}
+
 /* Commits a message that holds nothing: it moves the source's WAL, flushed, past every position
  * read before, so that the stream can prove to have reached it. */
 static bool nudge_source(pen_run *run, pen_error *err)
@@ -282,6 +299,7 @@ static bool prepare(pen_run *run, pen_error *err)
     pen_checkpoint_file *file = NULL;
     if (!pen_statedir_open(options->dir, &run->statedir, err) || !open_source(run, err) ||
         !open_target(stream, "control", true, &control, err) ||
+        !open_replication(run, pen_pgconn_parameter(control, "server_encoding"), &rep, err) ||
         !pen_resume_prepare(&stream->resume, options, run->source, control, err) ||
         !open_checkpoint(run, &file, err)) {
         goto fail;
@@ -294,17 +312,8 @@ static bool prepare(pen_run *run, pen_error *err)
         stream->resume.wal_sender_timeout_ms / 3 < STATUS_EVERY_MS) {
         stream->status_interval_ms = stream->resume.wal_sender_timeout_ms / 3;
     }
-    char name[64];
-    snprintf(name, sizeof(name), "penstock %s reader", options->name);
-    const pen_replication_options replication = {.conninfo = options->source,
-                                                 .application_name = name,
-                                                 .slot = options->slot,
-                                                 .publication = options->publication,
-                                                 .client_encoding = stream->resume.target_encoding};
-    pen_source_identity identity;
     if (!open_target(stream, "catalog", false, &catalog, err) || !start_workers(run, err) ||
-        !find_end(run, err) || !pen_replication_open(&replication, &rep, &identity, err) ||
-        !pen_replication_start(rep, stream->resume.start_lsn, err)) {
+        !find_end(run, err) || !pen_replication_start(rep, stream->resume.start_lsn, err)) {
         goto fail;
     }
     if (stream->resume.replica_role) {
@@ -361,8 +370,11 @@ static void take_signals(pen_run *run)
 static void show(pen_run *run)
 {
     pen_stream *stream = run->stream;
+    pen_progress_style style = stream->options->progress;
+    bool watched = style == PEN_PROGRESS_AUTO && isatty(STDERR_FILENO);
     int64_t now_us = pen_now_us();
-    if (stream->options->progress == PEN_PROGRESS_NONE || now_us - run->shown_us < SHOW_EVERY_US) {
+    if (style == PEN_PROGRESS_NONE ||
+        now_us - run->shown_us < (watched ? SHOW_WATCHED_US : SHOW_LOGGED_US)) {
         return;
     }
     char applied[PEN_LSN_TEXT_SIZE];
@@ -429,10 +441,10 @@ static const char *reason_word(pen_stop_reason reason)
 static void summarise(const pen_run *run)
 {
     const pen_stream *stream = run->stream;
-    static pen_histogram lag;
-    pen_histogram_init(&lag);
+    pen_histogram *lag = pen_calloc(1, sizeof(*lag));
+    pen_histogram_init(lag);
     for (unsigned i = 0; i < stream->worker_count; i++) {
-        pen_histogram_merge(&lag, &stream->workers[i]->lag);
+        pen_histogram_merge(lag, &stream->workers[i]->lag);
     }
     char applied[PEN_LSN_TEXT_SIZE];
     char durable[PEN_LSN_TEXT_SIZE];
@@ -442,9 +454,9 @@ static void summarise(const pen_run *run)
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
         {"batches", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->batches_applied)},
         {"seconds", PEN_FIELD_DOUBLE, .real = (double)(pen_now_us() - run->started_us) / 1e6},
-        {"lag_p50_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(&lag, 50) / 1e3},
-        {"lag_p99_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(&lag, 99) / 1e3},
-        {"lag_max_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(&lag, 100) / 1e3},
+        {"lag_p50_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(lag, 50) / 1e3},
+        {"lag_p99_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(lag, 99) / 1e3},
+        {"lag_max_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(lag, 100) / 1e3},
         {"committed_lsn", PEN_FIELD_TEXT,
          .text = pen_lsn_format(pen_cell_read(&stream->applied_lsn), applied)},
         {"durable_lsn", PEN_FIELD_TEXT,
@@ -452,6 +464,7 @@ static void summarise(const pen_run *run)
         {"memory_peak_mb", PEN_FIELD_U64, .u64 = pen_budget_peak(&stream->budget) >> 20},
     };
     pen_log_fields(PEN_LOG_INFO, "stream finished", fields, PEN_COUNTOF(fields));
+    free(lag);
 }
 
 static void join_all(pen_run *run)

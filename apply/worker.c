@@ -82,8 +82,8 @@ static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded,
     }
     return pen_statement_bind(st, chg, worker->values, worker->lengths, worker->formats, err) &&
            pen_pipeline_execute(pipeline, st->name, (int)st->param_count, worker->values,
-                                worker->lengths, worker->formats, guarded ? PEN_ROWS_ANY : 1, chg,
-                                err);
+                                worker->lengths, worker->formats, st->guarded ? PEN_ROWS_ANY : 1,
+                                chg, err);
 }
 
 typedef enum wave { WAVE_FREE, WAVE_BOUND } wave;
@@ -201,9 +201,11 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     const void *subject = pen_pipeline_failed(worker->pipeline);
     if (err->kind == PEN_ERROR_NONE || subject == NULL) {
+        /* A connection, not a change: whether a COMMIT under way went through is known at the next
+         * start, from the progress row. */
         if (err->kind == PEN_ERROR_RETRY) {
             pen_error_context(
-                err, "batch %" PRIu64 " was not committed; start again to go on, nothing is lost",
+                err, "applying stopped at batch %" PRIu64 "; start again to go on, nothing is lost",
                 batch->number);
         }
         return;

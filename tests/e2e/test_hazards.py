@@ -1,0 +1,238 @@
+"""What could make a wrong row, a stream that can never go on, or an end that does not come."""
+
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from lib.pair import lsn_number
+from lib.program import DONE, FAILED, STOPPED, wait_until
+
+# rows that one table without a key holds; `=` or another view of NULL makes the second look like the first
+ALIKE = {
+    "char without a length": ("bpchar", "'a'", "'a  '"),
+    "varchar and trailing blanks": ("varchar", "'a'", "'a  '"),
+    "collation that ignores case": ('text COLLATE public."any case"', "'a'", "'A'"),
+    "array under that collation": ('text[] COLLATE public."any case"', "'{a}'", "'{A}'"),
+    "composite of nulls": ("public.two", "NULL", "ROW(NULL, NULL)"),
+    "composite with one null": ("public.two", "ROW(1, NULL)", "ROW(NULL, 1)"),
+    "the word NULL": ("text", "NULL", "'NULL'"),
+    "json": ("json", "'{\"a\":1}'", "'{\"a\": 1}'"),
+    "null in json": ("jsonb", "NULL", "'null'"),
+    "numeric scale": ("numeric", "'1.0'", "'1.00'"),
+    "negative zero": ("float4", "'0'", "'-0'"),
+    "interval": ("interval", "'1 day'", "'24 hours'"),
+    "timetz": ("timetz", "'10:00+00'", "'11:00+01'"),
+    "box of equal area": ("box", "'(0,0),(1,1)'", "'(5,5),(6,6)'"),
+    "bit string": ("varbit", "B'1'", "B'10'"),
+    "domain": ("public.word", "'a'", "'A'"),
+    "quotes and backslashes": ("text", "''''", "E'\\\\'"),
+    "array with a null": ("text[]", "'{NULL}'", "'{\"NULL\"}'"),
+    "record of arrays": ("numeric[]", "'{1.0}'", "'{1.00}'"),
+    "range": ("numrange", "'[1,2]'", "'[1.0,2]'"),
+    "xml": ("xml", "'<a/>'", "'<a></a>'"),
+    "inet": ("inet", "'10.0.0.1'", "'10.0.0.1/32'"),
+}
+
+
+@pytest.mark.parametrize("which", ALIKE)
+@pytest.mark.parametrize("turn", [False, True])
+def test_rows_that_look_alike_without_a_key(pair, which, turn):
+    """Of rows that differ only in what `=` does not see, the right one is changed and deleted."""
+    kind, one, other = ALIKE[which]
+    if turn:
+        one, other = other, one
+    pair.schema(f"""CREATE TYPE two AS (a int, b int); CREATE DOMAIN word AS text;
+        CREATE COLLATION "any case" (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        CREATE TABLE t (a {kind}, n int); ALTER TABLE t REPLICA IDENTITY FULL;
+        CREATE TABLE u (a {kind}, n int); ALTER TABLE u REPLICA IDENTITY FULL""")
+    pair.make_slot()
+    for table in "tu":
+        pair.on_source(f"INSERT INTO {table} VALUES ({one}, 0)")
+        pair.on_source(f"INSERT INTO {table} VALUES ({other}, 0)")
+    last = "ctid = (SELECT max(ctid) FROM {})"
+    pair.on_source("UPDATE t SET n = 1 WHERE " + last.format("t"))
+    pair.on_source("DELETE FROM u WHERE " + last.format("u"))
+    pair.penstock.catch_up()
+    assert pair.same() == 3
+
+
+def test_a_deferrable_constraint_that_is_checked_at_the_end_of_the_statement(any_pair):
+    """Within the statement two rows may have the same value; here each row is a statement."""
+    pair = any_pair
+    pair.schema("""CREATE TABLE t (id int PRIMARY KEY, place int UNIQUE DEFERRABLE, n int);
+        CREATE TABLE u (id int PRIMARY KEY, t int REFERENCES t DEFERRABLE)""")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT i, i FROM generate_series(1, 20) i")
+    pair.on_source("UPDATE t SET place = place + 1")
+    pair.on_source("UPDATE t SET place = 22 - place")
+    pair.transaction("SET CONSTRAINTS ALL DEFERRED", "INSERT INTO u VALUES (1, 50), (2, 3)",
+                     "UPDATE t SET place = 4 WHERE id = 1", "INSERT INTO t VALUES (50, 50)",
+                     "UPDATE t SET place = 100 WHERE place = 4 AND id <> 1")
+    for i in range(30):
+        pair.on_source("UPDATE t SET place = place + 1 WHERE id > %s OR id <= %s", (i % 3, i % 3))
+    pair.penstock.catch_up()
+    assert pair.same() == 23
+
+
+def test_another_publication_is_not_taken_up_in_silence(pair):
+    """It would leave out tables that the stream had so far, and nothing would say so."""
+    pair.schema("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+    pair.on_source("CREATE PUBLICATION only_a FOR TABLE a")
+    pair.make_slot()
+    pair.on_source("INSERT INTO a VALUES (1)")
+    pair.penstock.catch_up()
+    pair.on_source("INSERT INTO b VALUES (1)")
+    run = pair.penstock.fails(publication="only_a")
+    assert "only_a" in run.the_error()
+    pair.penstock.catch_up()
+    assert pair.same() == 2
+
+
+@pytest.mark.parametrize("held", ["durable", "progress", "t"])
+def test_two_signals_end_it_while_the_target_stands_still(pair, held):
+    """Somebody holds a lock that a session of ours waits for; the second signal waits for nobody."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int)")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1, 0)")
+    run = pair.penstock.start()
+    pair.wait_rows("t", 1, run)
+    blocker = pair.connect(pair.target_cluster)
+    blocker.autocommit = False
+    with blocker.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {'t' if held == 't' else 'penstock.' + held} FOR UPDATE")
+    pair.on_source("UPDATE t SET n = 1")
+    wait_until(lambda: pair.on_target(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
+        20, "a session that waits")
+    run.kill(signal.SIGTERM)
+    time.sleep(0.3)
+    assert run.running
+    run.kill(signal.SIGTERM)
+    run.wait(10, expect=STOPPED)
+    blocker.rollback()
+    pair.penstock.catch_up()
+    assert pair.same() == 1
+
+
+def sessions(pair, side, name):
+    """The PIDs of penstock's sessions whose names end so."""
+    cluster = pair.source_cluster if side == "source" else pair.target_cluster
+    return [pid for (pid,) in cluster.sql(
+        "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s",
+        (pair.name, f"penstock {pair.name} {name}"))]
+
+
+@pytest.mark.parametrize("side, name", [
+    ("target", "worker 1"), ("target", "worker %"), ("target", "control"), ("target", "catalog"),
+    ("source", "reader"), ("source", "control")])
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_session_that_is_ended_ends_the_process_or_does_no_harm(pair, side, name, busy):
+    """In bounded time, with one clear line, and a restart goes on with nothing lost or doubled."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE log (i int)"
+                "; ALTER TABLE log REPLICA IDENTITY FULL; CREATE TABLE later (id int PRIMARY KEY)")
+    pair.make_slot()
+    run = pair.penstock.start()
+    pair.wait_streaming(run)
+    over = threading.Event()
+    connection = pair.source_cluster.connect(pair.name, "owner")
+
+    def write():
+        i = 0
+        with connection.cursor() as cursor:
+            while not over.is_set() and i < 20000:
+                i += 1
+                cursor.execute("INSERT INTO t VALUES (%s, 0); INSERT INTO log VALUES (%s)", (i, i))
+                time.sleep(0 if busy else 0.001)
+
+    writer = threading.Thread(target=write)
+    try:
+        if busy:
+            writer.start()
+            pair.wait_rows("t", 50, run)
+        else:
+            pair.on_source("INSERT INTO t VALUES (0, 0)")
+            pair.wait_rows("t", 1, run)
+            time.sleep(0.3)
+        pids = sessions(pair, side, name)
+        assert pids, name
+        cluster = pair.source_cluster if side == "source" else pair.target_cluster
+        cluster.sql("SELECT pg_terminate_backend(p) FROM unnest(%s) p", (pids,))
+        if not busy:
+            time.sleep(0.3)
+            writer.start()
+        try:
+            code = run.process.wait(15)
+        except Exception:  # what is not needed any more may be lost without harm
+            assert name in ("control", "catalog"), f"it went on without {name}"
+            if name == "control":
+                assert side == "source"
+            over.set()
+            writer.join()
+            pair.on_source("INSERT INTO later VALUES (1)")
+            if name == "catalog":
+                code = run.wait(15)
+            else:
+                pair.wait_rows("later", 1, run)
+                run.stop()
+                code = None
+        if code is not None:
+            assert code == FAILED, run.stderr[-3000:]
+            error = run.the_error()
+            assert side in error and "\n" not in error, error
+    finally:
+        over.set()
+        if writer.ident is not None:
+            writer.join()
+        connection.close()
+    deadline = time.monotonic() + 20
+    while True:
+        again = pair.penstock.start("--stop-when-caught-up")
+        if again.wait(60) == DONE:
+            break
+        assert "is in use by" in again.the_error() and time.monotonic() < deadline, again.stderr[-3000:]
+    pair.same()
+
+
+def test_memory_is_used_up_by_large_transactions_of_many(any_pair):
+    """Each of them alone fits, all together do not; small ones come between."""
+    pair = any_pair
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE s (id int PRIMARY KEY, n int)")
+    pair.make_slot()
+    for i in range(12):
+        pair.on_source("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(%s, %s) i",
+                       (i * 10000, i * 10000 + 5999))
+        for j in range(10):
+            pair.on_source("INSERT INTO s VALUES (%s, %s)", (i * 10 + j, i))
+        pair.on_source("UPDATE t SET a = 'y' WHERE id %% 3 = 0 AND id >= %s", (i * 10000,))
+        pair.on_source("DELETE FROM t WHERE id %% 7 = %s", (i % 7,))
+    run = pair.penstock.catch_up(memory="16MB", workers=16, timeout=120)
+    assert pair.same() > 0
+    assert run.finished()["memory_peak_mb"] <= 24
+
+
+def test_a_unique_index_made_while_streaming(pair):
+    """Its conflicts are not seen until penstock looks at the catalog again: it may fail, never go wrong."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, code int, n int)")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT i, i, 0 FROM generate_series(1, 10) i")
+    run = pair.penstock.start(workers=8, batch_transactions=1)
+    pair.wait_rows("t", 10, run)
+    pair.schema("CREATE UNIQUE INDEX t_code ON t (code)")
+    for i in range(60):
+        one, other = i % 10 + 1, (i + 3) % 10 + 1
+        code = pair.on_source("SELECT code FROM t WHERE id = %s", (one,))[0][0]
+        held = pair.on_source("SELECT code FROM t WHERE id = %s", (other,))[0][0]
+        pair.on_source("UPDATE t SET code = NULL WHERE id = %s", (one,))
+        pair.on_source("UPDATE t SET code = %s WHERE id = %s", (code, other))
+        pair.on_source("UPDATE t SET code = %s WHERE id = %s", (held, one))
+    target = pair.wal_lsn()
+    try:
+        wait_until(lambda: not run.running or pair.recorded_lsn() >= lsn_number(target), 20, "the end")
+    finally:
+        run.kill(signal.SIGTERM)
+    run.wait(20)
+    pair.penstock.catch_up()
+    assert pair.same() == 10

@@ -1,0 +1,170 @@
+"""Random histories: whatever the source goes through, the target shows each of its states in turn.
+
+    PENSTOCK_SEEDS=200 pytest tests/e2e/test_random.py     the first 200 seeds, for a long run
+    PENSTOCK_SEED=17 pytest tests/e2e/test_random.py       seed 17 again, alone: what is written, and in
+                                                           which order, follows from the seed
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from lib.history import DIGEST, INVARIANTS, TICK, History
+from lib.program import DONE, FAILED
+
+SEEDS = int(os.environ.get("PENSTOCK_SEEDS", "10"))
+ONE = os.environ.get("PENSTOCK_SEED")
+
+
+class Scenario:
+    """How penstock is run for a seed."""
+
+    def __init__(self, seed):
+        chance = random.Random(f"scenario {seed}")
+        self.workers = (8, 2, 16, 1)[seed % 4]
+        self.role = ("owner", "postgres", "postgres", "owner", "postgres", "owner")[seed % 6]
+        self.mode = ("during", "killed", "after", "killed", "during")[seed % 5]
+        self.trigger = seed % 7 == 5
+        self.limits = chance.choice((
+            {}, {}, {"batch_transactions": "1"}, {"batch_rows": "2"}, {"memory": "16MB"},
+            {"batch_transactions": "3", "memory": "16MB"}))
+        self.sessions = chance.choice((1, 3, 5, 8))
+
+    def __str__(self):
+        return ", ".join(f"{name} {value}" for name, value in vars(self).items())
+
+
+class Watcher(threading.Thread):
+    """Looks at the target in repeatable-read snapshots, each of which must be a state of the source."""
+
+    def __init__(self, pair, history):
+        super().__init__()
+        self.pair = pair
+        self.history = history
+        self.over = threading.Event()
+        self.snapshots = []
+        self.failure = None
+
+    def run(self):
+        try:
+            connection = self.pair.target_cluster.connect(self.pair.name)
+            connection.autocommit = False
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with connection.cursor() as cursor:
+                while not self.over.is_set():
+                    found = []
+                    for statement in (TICK, INVARIANTS, DIGEST):
+                        cursor.execute(statement)
+                        found.append(cursor.fetchone())
+                    connection.commit()
+                    self.snapshots.append(found)
+                    time.sleep(0.005)
+            connection.close()
+        except psycopg2.Error as error:
+            self.failure = error
+
+    def judge(self):
+        """Once the history is over: all that it noted is there."""
+        self.over.set()
+        self.join()
+        assert self.failure is None, self.failure
+        ticks = []
+        for (tick,), invariants, digest in self.snapshots:
+            assert [int(each) for each in invariants] == [0, 0, 0], f"tick {tick}: {invariants}"
+            ticks.append(tick)
+            if tick > 0:
+                assert digest == self.history.state[tick], f"the snapshot at tick {tick} is no state of the source"
+        assert ticks == sorted(ticks), "the target went back"
+        return len(set(ticks))
+
+
+class Keeper(threading.Thread):
+    """Keeps penstock running, and kills it now and then where the scenario says so."""
+
+    def __init__(self, pair, seed, scenario):
+        super().__init__()
+        self.pair = pair
+        self.scenario = scenario
+        self.random = random.Random(f"kills {seed}")
+        self.over = threading.Event()
+        self.kills = 0
+        self.failure = None
+
+    def run(self):
+        try:
+            while not self.over.is_set():
+                run_ = self.pair.penstock.start(workers=self.scenario.workers, **self.scenario.limits)
+                end = self.random.uniform(0.05, 0.6) if self.scenario.mode == "killed" else 3600
+                deadline = time.monotonic() + end
+                while run_.running and not self.over.is_set() and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                if not run_.running:
+                    # the source needs a moment to see that the one before is gone
+                    assert run_.process.returncode == FAILED and "is in use by" in run_.the_error(), run_.stderr
+                elif self.scenario.mode == "killed" or self.random.random() < 0.5:
+                    run_.kill(signal.SIGKILL)
+                    run_.wait(10)
+                    self.kills += 1
+                else:
+                    run_.stop(60)
+        except AssertionError as error:
+            self.failure = error
+
+    def finish(self):
+        self.over.set()
+        self.join()
+        if self.failure is not None:
+            raise self.failure
+
+
+def catch_up(pair, scenario):
+    deadline = time.monotonic() + 60
+    while True:
+        run = pair.penstock.start("--stop-when-caught-up", workers=scenario.workers, **scenario.limits)
+        code = run.wait(120)
+        if code == DONE or "is in use by" not in run.stderr or time.monotonic() > deadline:
+            assert code == DONE, run.stderr[-4000:]
+            return
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("seed", [int(ONE)] if ONE else range(SEEDS))
+def test_history(make_pair, seed):
+    scenario = Scenario(seed)
+    print(f"seed {seed}: {scenario}")
+    pair = make_pair(scenario.role)
+    history = History(pair, seed, sessions=scenario.sessions, cascades=scenario.role == "postgres",
+                      trigger=scenario.trigger)
+    pair.make_slot()
+    history.begin()
+    watcher = Watcher(pair, history)
+    keeper = Keeper(pair, seed, scenario)
+    watcher.start()
+    if scenario.mode != "after":
+        keeper.start()
+    try:
+        history.run()
+        if keeper.is_alive():
+            keeper.finish()
+        catch_up(pair, scenario)
+    finally:
+        keeper.over.set()
+        if keeper.ident is not None:
+            keeper.join()
+        watcher.over.set()
+        watcher.join()
+    assert keeper.failure is None, keeper.failure
+    seen = watcher.judge()
+    assert pair.on_target(TICK) == [(history.tick,)]
+    print(f"{history.committed} commits, {history.refused} refused, {keeper.kills} kills, "
+          f"{len(watcher.snapshots)} snapshots of {seen} states")
+    assert pair.same() > 0
+    # run once more with nothing to do: nothing comes twice
+    catch_up(pair, scenario)
+    assert pair.on_target(DIGEST)[0] == history.state[history.tick]
+    pair.same()
