@@ -426,8 +426,8 @@ bool pen_statement_bind(const pen_statement *statement, const pen_change *chg, c
     for (uint32_t i = 0; i < statement->param_count; i++) {
         const pen_value *tuple =
             statement->param_old[i] ? chg->old_tuple.values : chg->new_tuple.values;
-        const pen_value *value = &tuple[statement->param_columns[i]];
-        if (value->kind == PEN_VALUE_UNCHANGED) {
+        const pen_value *value = tuple == NULL ? NULL : &tuple[statement->param_columns[i]];
+        if (value == NULL || value->kind == PEN_VALUE_UNCHANGED) {
             return pen_error_set(
                 err, PEN_ERROR_FATAL,
                 "the source did not send column \"%s\" of %s.%s, which is needed to find the row; "
