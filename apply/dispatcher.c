@@ -4,7 +4,6 @@
 #include "apply/preflight.h"
 #include "core/conflict.h"
 #include "core/log.h"
-#include "apply/worker.h"
 
 #include <stdlib.h>
 
@@ -33,6 +32,7 @@ pen_dispatcher *pen_dispatcher_create(pen_stream *stream, pen_pgconn *catalog)
     pen_dispatcher *d = pen_calloc(1, sizeof(*d));
     d->stream = stream;
     d->catalog = catalog;
+    pen_pgconn_make_stoppable(catalog, &stream->dispatcher_parker, &stream->stop, PEN_STOP_ABORT);
     d->conflicts = pen_conflict_create(CONFLICT_BUCKETS);
     d->all_hash = pen_keyhash_table(0); /* no table has OID 0 */
     d->next_number = 1;
@@ -179,45 +179,11 @@ static void bind_change(pen_dispatcher *d, pen_change *chg, uint64_t number, uin
 
 static void bind_txn(pen_dispatcher *d, pen_txn *txn, uint64_t number)
 {
-    /* [COMMITTED-1] acquire: pairs with the release in the worker. */
-    uint64_t committed = pen_cell_read(&d->stream->committed);
+    uint64_t committed = pen_handover_committed(&d->stream->handover);
     for (pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
         for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
             bind_change(d, chg, number, committed);
         }
-    }
-}
-
-/* Lets the workers have `batch`: whoever is idle takes it. */
-static void offer(pen_dispatcher *d, pen_batch *batch)
-{
-    pen_stream *stream = d->stream;
-    /* [OPEN-1] release: publishes the batch and all that hangs off it; pairs with the acquire of
-     * the exchange in the worker, or here when the dispatcher takes it back. */
-    pen_place_put(&stream->open_batch, batch);
-    int worker = pen_idle_pick(&stream->idle, stream->worker_count);
-    if (worker >= 0) {
-        pen_worker_wake(stream, (unsigned)worker);
-    }
-}
-
-/* Waits until a worker has taken the full batch; false when told to stop. */
-static bool wait_for_room(pen_dispatcher *d, pen_batch *full)
-{
-    pen_stream *stream = d->stream;
-    offer(d, full);
-    for (;;) {
-        pen_flag_raise(&stream->dispatcher_wants_room);
-        pen_parker_prepare(&stream->dispatcher_parker);
-        if (pen_stream_stopping(stream) == PEN_STOP_ABORT) {
-            pen_parker_cancel(&stream->dispatcher_parker);
-            return false;
-        }
-        if (pen_place_is_empty(&stream->open_batch)) {
-            pen_parker_cancel(&stream->dispatcher_parker);
-            return true;
-        }
-        (void)pen_parker_park(&stream->dispatcher_parker, -1, 0, PEN_PARK_FOREVER);
     }
 }
 
@@ -229,10 +195,10 @@ static bool dispatch(pen_dispatcher *d, pen_txn *txn, pen_error *err)
         pen_txn_release(txn);
         return false;
     }
-    /* [OPEN-1] acquire: see offer. */
-    pen_batch *batch = pen_place_take(&stream->open_batch);
+    pen_batch *batch = pen_handover_take_back(&stream->handover);
     if (batch != NULL && !pen_batch_has_room(batch, txn, &stream->limits)) {
-        if (!wait_for_room(d, batch)) {
+        pen_handover_offer(&stream->handover, batch);
+        if (!pen_handover_wait_for_room(&stream->handover)) {
             pen_txn_release(txn);
             return pen_error_set(err, PEN_ERROR_NONE, "stopped");
         }
@@ -244,19 +210,8 @@ static bool dispatch(pen_dispatcher *d, pen_txn *txn, pen_error *err)
     bind_txn(d, txn, batch->number);
     d->last_commit_lsn = txn->commit_lsn;
     pen_batch_add(batch, txn);
-    offer(d, batch);
+    pen_handover_offer(&stream->handover, batch);
     return true;
-}
-
-static void finish(pen_dispatcher *d)
-{
-    pen_stream *stream = d->stream;
-    /* [DISPATCHED-1] release: the last batch is in the place or gone; pairs with the acquire in the
-     * worker. */
-    pen_cell_publish(&stream->dispatch_done, 1);
-    for (unsigned i = 0; i < stream->worker_count; i++) {
-        pen_worker_wake(stream, i);
-    }
 }
 
 void pen_dispatcher_run(void *arg)
@@ -274,7 +229,7 @@ void pen_dispatcher_run(void *arg)
             txn = pen_ring_pop(&stream->txns);
             if (txn == NULL && input_done) {
                 pen_parker_cancel(&stream->dispatcher_parker);
-                finish(d);
+                pen_handover_end(&stream->handover);
                 return;
             }
             if (txn == NULL && pen_stream_stopping(stream) != PEN_STOP_ABORT) {

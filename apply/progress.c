@@ -25,6 +25,7 @@ pen_progress *pen_progress_create(pen_stream *stream, pen_pgconn *control,
     pen_progress *progress = pen_calloc(1, sizeof(*progress));
     progress->stream = stream;
     progress->control = control;
+    pen_pgconn_make_stoppable(control, &stream->progress_parker, &stream->stop, PEN_STOP_ABORT);
     progress->file = file;
     progress->durable_lsn = stream->resume.reported_lsn;
     return progress;

@@ -4,6 +4,7 @@
 #include "apply/publication.h"
 #include "apply/session.h"
 #include "core/log.h"
+#include "core/thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 static const char *const schema_sql =
     "CREATE TABLE IF NOT EXISTS penstock.stream (name text PRIMARY KEY,"
@@ -27,6 +29,7 @@ static const char *const schema_sql =
 typedef struct slot_state {
     bool exists;
     pen_lsn confirmed_lsn;
+    char active_pid[16]; /* of the server process that reads it; "" when none does */
 } slot_state;
 
 /* What the progress tables say. */
@@ -81,22 +84,6 @@ static bool check_source(pen_pgconn *source, pen_resume *resume, pen_error *err)
     return ok;
 }
 
-/* IDENTIFY_SYSTEM only exists on a replication connection; this one lives just for it. */
-static bool identify_source(const pen_options *options, pen_resume *resume, pen_error *err)
-{
-    const pen_replication_options connect = {.conninfo = options->source,
-                                             .application_name = "penstock identify",
-                                             .slot = options->slot,
-                                             .publication = options->publication,
-                                             .client_encoding = resume->target_encoding};
-    pen_replication *rep = NULL;
-    if (!pen_replication_open(&connect, &rep, &resume->identity, err)) {
-        return false;
-    }
-    pen_replication_close(rep);
-    return true;
-}
-
 static bool read_slot(pen_pgconn *source, const char *slot, const char *database, slot_state *state,
                       pen_error *err)
 {
@@ -134,23 +121,49 @@ static bool read_slot(pen_pgconn *source, const char *slot, const char *database
     }
     bool ok = true;
     const char *pid = pen_pgresult_named(res, 0, "active_pid");
+    snprintf(state->active_pid, sizeof(state->active_pid), "%s", pid == NULL ? "" : pid);
     if (wrong != NULL) {
         ok = pen_error_set(
             err, PEN_ERROR_FATAL,
             "source: the replication slot \"%s\" cannot be used: %s; name another one by "
             "--slot, or drop it and copy the data again",
             slot, wrong);
-    } else if (pid != NULL) {
-        ok = pen_error_set(
-            err, PEN_ERROR_RETRY,
-            "source: the replication slot \"%s\" is in use by the server process %s; stop "
-            "the other reader, or wait until the server notices that it is gone, and "
-            "start again",
-            slot, pid);
     }
     state->exists = true;
     pen_pgresult_clear(res);
     return ok;
+}
+
+/* Reads the slot, and where another reader has it waits until that one is gone: after a crash of
+ * ours the server needs up to wal_sender_timeout to notice. */
+static bool read_free_slot(pen_pgconn *source, const pen_options *options, const pen_resume *resume,
+                           slot_state *state, pen_error *err)
+{
+    int64_t wait_ms =
+        resume->wal_sender_timeout_ms > 0 ? resume->wal_sender_timeout_ms + 5000 : 65000;
+    int64_t deadline_us = pen_now_us() + wait_ms * 1000;
+    bool said = false;
+    while (read_slot(source, options->slot, resume->identity.database, state, err)) {
+        if (state->active_pid[0] == '\0') {
+            return true;
+        }
+        if (pen_now_us() > deadline_us) {
+            return pen_error_set(
+                err, PEN_ERROR_RETRY,
+                "source: the replication slot \"%s\" is in use by the server process %s; "
+                "stop the other reader and start again, nothing is lost",
+                options->slot, state->active_pid);
+        }
+        if (!said) {
+            said = true;
+            pen_log(PEN_LOG_INFO,
+                    "waiting for the replication slot \"%s\", which the source's process %s still "
+                    "reads, for at most %d s",
+                    options->slot, state->active_pid, (int)(wait_ms / 1000));
+        }
+        usleep(200 * 1000);
+    }
+    return false;
 }
 
 static bool create_slot(pen_pgconn *source, const char *slot, slot_state *state, pen_error *err)
@@ -253,7 +266,8 @@ static bool same_fact(const char *name, const char *what, const char *recorded, 
            pen_error_set(
                err, PEN_ERROR_FATAL,
                "the stream \"%s\" was begun with %s %s, but now it is %s: going on could lose or "
-               "mix data. Point --source and --slot back to what they were, or begin a new "
+               "mix data. Point --source, --slot and --publication back to what they were, or "
+               "begin a new "
                "stream under another --name",
                name, what, recorded, now);
 }
@@ -264,7 +278,8 @@ static bool check_same_source(pen_pgconn *target, const pen_options *options,
     const char *const values[] = {options->name};
     pen_pgresult *res = NULL;
     if (!pen_pgconn_exec(target, "read which source the stream has",
-                         "SELECT system_identifier, timeline, database, slot FROM penstock.stream"
+                         "SELECT system_identifier, timeline, database, slot, publication"
+                         " FROM penstock.stream"
                          " WHERE name = $1",
                          1, values, &res, err)) {
         return false;
@@ -282,7 +297,9 @@ static bool check_same_source(pen_pgconn *target, const pen_options *options,
                             err) &&
                   same_fact(name, "the source database", pen_pgresult_value(res, 0, 2),
                             resume->identity.database, err) &&
-                  same_fact(name, "the slot", pen_pgresult_value(res, 0, 3), options->slot, err)
+                  same_fact(name, "the slot", pen_pgresult_value(res, 0, 3), options->slot, err) &&
+                  same_fact(name, "the publication", pen_pgresult_value(res, 0, 4),
+                            options->publication, err)
             : pen_error_set(
                   err, PEN_ERROR_FATAL,
                   "target: there is a progress row for \"%s\" but nothing that says which "
@@ -322,9 +339,9 @@ static bool record_stream(pen_pgconn *target, const pen_options *options, const 
 }
 
 /* A stream that has run before: everything must still fit together. */
-static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pgconn *source,
-                          pen_pgconn *target, const slot_state *slot,
-                          const progress_state *progress, bool has_publication, pen_error *err)
+static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pgconn *target,
+                          const slot_state *slot, const progress_state *progress,
+                          bool has_publication, pen_error *err)
 {
     if (!check_same_source(target, options, resume, err)) {
         return false;
@@ -358,7 +375,6 @@ static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pg
             "stream under another --name",
             options->slot, PEN_LSN_ARGS(slot->confirmed_lsn), PEN_LSN_ARGS(progress->reported_lsn));
     }
-    (void)source;
     resume->commit_lsn = progress->commit_lsn;
     resume->start_lsn = progress->end_lsn;
     resume->reported_lsn = progress->reported_lsn;
@@ -397,16 +413,12 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
 bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgconn *source,
                         pen_pgconn *target, pen_error *err)
 {
-    memset(resume, 0, sizeof(*resume));
-    snprintf(resume->target_encoding, sizeof(resume->target_encoding), "%s",
-             pen_pgconn_parameter(target, "server_encoding"));
     slot_state slot;
     progress_state progress;
     bool has_publication = false;
     if (!make_run_id(resume, err) || !check_source(source, resume, err) ||
-        !identify_source(options, resume, err) ||
         !pen_session_may_be_replica(target, &resume->replica_role, err) ||
-        !read_slot(source, options->slot, resume->identity.database, &slot, err) ||
+        !read_free_slot(source, options, resume, &slot, err) ||
         !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !create_progress_schema(target, err) ||
         !take_over(target, options, resume, &progress, err)) {
@@ -422,7 +434,6 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         return false;
     }
     return progress.exists
-               ? resume_stream(resume, options, source, target, &slot, &progress, has_publication,
-                               err)
+               ? resume_stream(resume, options, target, &slot, &progress, has_publication, err)
                : begin_stream(resume, options, source, target, &slot, has_publication, err);
 }

@@ -16,8 +16,7 @@
 #include "io/replication.h"
 
 typedef struct pen_resume {
-    pen_source_identity identity;
-    char target_encoding[64];
+    pen_source_identity identity; /* set by the caller, from the replication connection */
     char run_id[24];      /* random: what tells this run's sessions from those of an earlier one */
     bool replica_role;    /* the target lets us set session_replication_role */
     pen_lsn commit_lsn;   /* transactions that commit at or before it are on the target already */

@@ -31,22 +31,32 @@ bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen
         .conninfo = options->conninfo,
         .side = "target",
         .application_name = options->application_name,
-        .setup = row_settings,
     };
-    if (!pen_pgconn_open(&connect, conn, err)) {
-        return false;
-    }
+    pen_pgconn *made = NULL;
     char rest[256];
-    snprintf(rest, sizeof(rest), "SET client_encoding = '%s'; SET synchronous_commit = %s%s%s",
-             pen_pgconn_parameter(*conn, "server_encoding"), options->durable ? "on" : "off",
-             pen_pgconn_server_version(*conn) >= 170000 ? "; SET transaction_timeout = 0" : "",
-             options->replica_role ? "; SET session_replication_role = replica" : "");
-    if (!pen_pgconn_exec(*conn, "set up the session", rest, 0, NULL, NULL, err)) {
-        pen_pgconn_close(*conn);
-        *conn = NULL;
+    if (!pen_pgconn_open(&connect, &made, err)) {
         return false;
     }
+    int version = pen_pgconn_server_version(made);
+    if (version < 140000) {
+        pen_error_set(err, PEN_ERROR_FATAL,
+                      "target: PostgreSQL %d is too old; 14 is the oldest that penstock writes to",
+                      version / 10000);
+        goto fail;
+    }
+    snprintf(rest, sizeof(rest), "SET client_encoding = '%s'; SET synchronous_commit = %s%s%s",
+             pen_pgconn_parameter(made, "server_encoding"), options->durable ? "on" : "off",
+             version >= 170000 ? "; SET transaction_timeout = 0" : "",
+             options->replica_role ? "; SET session_replication_role = replica" : "");
+    if (!pen_pgconn_exec(made, "set up the session", row_settings, 0, NULL, NULL, err) ||
+        !pen_pgconn_exec(made, "set up the session", rest, 0, NULL, NULL, err)) {
+        goto fail;
+    }
+    *conn = made;
     return true;
+fail:
+    pen_pgconn_close(made);
+    return false;
 }
 
 bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err)

@@ -21,8 +21,9 @@
 #define RING_CAPACITY 4096
 /* Status at least this often, and at least three times in each wal_sender_timeout. */
 #define STATUS_EVERY_MS 10000
-/* Progress lines. */
-#define SHOW_EVERY_US (10 * 1000 * 1000)
+/* Between two progress lines: for a person who watches, and for a log. */
+#define SHOW_WATCHED_US (2 * 1000 * 1000)
+#define SHOW_LOGGED_US  (10 * 1000 * 1000)
 
 /* What lives for one run beside the shared state. */
 typedef struct pen_run {
@@ -51,11 +52,7 @@ static void wake_all(pen_stream *stream)
     pen_parker_wake(&stream->dispatcher_parker);
     pen_parker_wake(&stream->progress_parker);
     pen_parker_wake(&stream->main_parker);
-    for (unsigned i = 0; i < stream->worker_count; i++) {
-        if (stream->workers[i] != NULL) {
-            pen_worker_wake(stream, i);
-        }
-    }
+    pen_handover_wake_workers(&stream->handover);
 }
 
 void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason)
@@ -66,7 +63,8 @@ void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason)
         stream->reason = reason;
     }
     if (pen_cell_read(&stream->stop) < (uint64_t)stop) {
-        /* [STOP-1] release: pairs with the acquire in pen_stream_stopping and the pipeline. */
+        /* [STOP-1] release: pairs with the acquire in pen_stream_stopping, the handover and the
+         * pipeline. */
         pen_cell_publish(&stream->stop, stop);
     }
     pthread_mutex_unlock(&stream->failure_lock);
@@ -84,15 +82,6 @@ void pen_stream_fail(pen_stream *stream, const pen_error *err)
     }
     pthread_mutex_unlock(&stream->failure_lock);
     pen_stream_stop(stream, PEN_STOP_ABORT, PEN_REASON_FAILED);
-}
-
-void pen_stream_wake_holder(pen_stream *stream, uint64_t number)
-{
-    /* [HOLDER-1] release and acquire in one exchange: see wait_for_turn in apply/worker.c. */
-    uint64_t holder = pen_cell_exchange(&stream->holders[number % PEN_HOLDERS], 0);
-    if (holder != 0) {
-        pen_worker_wake(stream, (unsigned)(holder - 1));
-    }
 }
 
 void pen_stream_worker_done(pen_stream *stream)
@@ -116,8 +105,8 @@ static pen_stream *stream_create(const pen_options *options, pen_error *err)
                                         .transactions = options->batch_transactions};
     pthread_mutex_init(&stream->failure_lock, NULL);
     pen_ring_init(&stream->txns, RING_CAPACITY);
-    pen_place_init(&stream->open_batch);
-    pen_idle_init(&stream->idle);
+    pen_handover_init(&stream->handover, stream->worker_count, &stream->dispatcher_parker,
+                      &stream->stop, PEN_STOP_ABORT);
     pen_countdown_init(&stream->workers_left, stream->worker_count);
     stream->reader_parker.event_fd = -1;
     stream->dispatcher_parker.event_fd = -1;
@@ -134,16 +123,20 @@ static pen_stream *stream_create(const pen_options *options, pen_error *err)
     return stream;
 }
 
-/* After all threads have ended: what they left behind is given back. */
-static void stream_destroy(pen_stream *stream)
+/* After all threads have ended: gives back the transactions that they left on the way. */
+static void release_leftovers(pen_stream *stream)
 {
     for (pen_txn *txn; (txn = pen_ring_pop(&stream->txns)) != NULL;) {
         pen_txn_release(txn);
     }
-    pen_batch *batch = pen_place_take(&stream->open_batch);
+    pen_batch *batch = pen_handover_leftover(&stream->handover);
     if (batch != NULL) {
         pen_batch_destroy(batch);
     }
+}
+
+static void stream_destroy(pen_stream *stream)
+{
     pen_ring_deinit(&stream->txns);
     pen_parker_deinit(&stream->main_parker);
     pen_parker_deinit(&stream->reader_parker);
@@ -182,6 +175,22 @@ static bool open_source(pen_run *run, pen_error *err)
                  " SET default_transaction_read_only = off",
     };
     return pen_pgconn_open(&connect, &run->source, err);
+}
+
+/* The stream comes in the target's encoding, so that nobody converts twice. */
+static bool open_replication(pen_run *run, const char *encoding, pen_replication **rep,
+                             pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    const pen_options *options = stream->options;
+    char name[64];
+    snprintf(name, sizeof(name), "penstock %s reader", options->name);
+    const pen_replication_options replication = {.conninfo = options->source,
+                                                 .application_name = name,
+                                                 .slot = options->slot,
+                                                 .publication = options->publication,
+                                                 .client_encoding = encoding};
+    return pen_replication_open(&replication, rep, &stream->resume.identity, err);
 }
 
 /* Commits a message that holds nothing: it moves the source's WAL, flushed, past every position
@@ -236,6 +245,7 @@ static bool start_workers(pen_run *run, pen_error *err)
             return false;
         }
         stream->workers[i] = worker;
+        pen_handover_add_worker(&stream->handover, i, &worker->parker);
     }
     return true;
 }
@@ -289,6 +299,7 @@ static bool prepare(pen_run *run, pen_error *err)
     pen_checkpoint_file *file = NULL;
     if (!pen_statedir_open(options->dir, &run->statedir, err) || !open_source(run, err) ||
         !open_target(stream, "control", true, &control, err) ||
+        !open_replication(run, pen_pgconn_parameter(control, "server_encoding"), &rep, err) ||
         !pen_resume_prepare(&stream->resume, options, run->source, control, err) ||
         !open_checkpoint(run, &file, err)) {
         goto fail;
@@ -301,17 +312,8 @@ static bool prepare(pen_run *run, pen_error *err)
         stream->resume.wal_sender_timeout_ms / 3 < STATUS_EVERY_MS) {
         stream->status_interval_ms = stream->resume.wal_sender_timeout_ms / 3;
     }
-    char name[64];
-    snprintf(name, sizeof(name), "penstock %s reader", options->name);
-    const pen_replication_options replication = {.conninfo = options->source,
-                                                 .application_name = name,
-                                                 .slot = options->slot,
-                                                 .publication = options->publication,
-                                                 .client_encoding = stream->resume.target_encoding};
-    pen_source_identity identity;
     if (!open_target(stream, "catalog", false, &catalog, err) || !start_workers(run, err) ||
-        !find_end(run, err) || !pen_replication_open(&replication, &rep, &identity, err) ||
-        !pen_replication_start(rep, stream->resume.start_lsn, err)) {
+        !find_end(run, err) || !pen_replication_start(rep, stream->resume.start_lsn, err)) {
         goto fail;
     }
     if (stream->resume.replica_role) {
@@ -368,8 +370,11 @@ static void take_signals(pen_run *run)
 static void show(pen_run *run)
 {
     pen_stream *stream = run->stream;
+    pen_progress_style style = stream->options->progress;
+    bool watched = style == PEN_PROGRESS_AUTO && isatty(STDERR_FILENO);
     int64_t now_us = pen_now_us();
-    if (stream->options->progress == PEN_PROGRESS_NONE || now_us - run->shown_us < SHOW_EVERY_US) {
+    if (style == PEN_PROGRESS_NONE ||
+        now_us - run->shown_us < (watched ? SHOW_WATCHED_US : SHOW_LOGGED_US)) {
         return;
     }
     char applied[PEN_LSN_TEXT_SIZE];
@@ -436,10 +441,10 @@ static const char *reason_word(pen_stop_reason reason)
 static void summarise(const pen_run *run)
 {
     const pen_stream *stream = run->stream;
-    static pen_histogram lag;
-    pen_histogram_init(&lag);
+    pen_histogram *lag = pen_calloc(1, sizeof(*lag));
+    pen_histogram_init(lag);
     for (unsigned i = 0; i < stream->worker_count; i++) {
-        pen_histogram_merge(&lag, &stream->workers[i]->lag);
+        pen_histogram_merge(lag, &stream->workers[i]->lag);
     }
     char applied[PEN_LSN_TEXT_SIZE];
     char durable[PEN_LSN_TEXT_SIZE];
@@ -449,9 +454,9 @@ static void summarise(const pen_run *run)
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
         {"batches", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->batches_applied)},
         {"seconds", PEN_FIELD_DOUBLE, .real = (double)(pen_now_us() - run->started_us) / 1e6},
-        {"lag_p50_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(&lag, 50) / 1e3},
-        {"lag_p99_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(&lag, 99) / 1e3},
-        {"lag_max_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(&lag, 100) / 1e3},
+        {"lag_p50_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(lag, 50) / 1e3},
+        {"lag_p99_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(lag, 99) / 1e3},
+        {"lag_max_ms", PEN_FIELD_DOUBLE, .real = (double)pen_histogram_percentile(lag, 100) / 1e3},
         {"committed_lsn", PEN_FIELD_TEXT,
          .text = pen_lsn_format(pen_cell_read(&stream->applied_lsn), applied)},
         {"durable_lsn", PEN_FIELD_TEXT,
@@ -459,6 +464,7 @@ static void summarise(const pen_run *run)
         {"memory_peak_mb", PEN_FIELD_U64, .u64 = pen_budget_peak(&stream->budget) >> 20},
     };
     pen_log_fields(PEN_LOG_INFO, "stream finished", fields, PEN_COUNTOF(fields));
+    free(lag);
 }
 
 static void join_all(pen_run *run)
@@ -474,10 +480,12 @@ static void join_all(pen_run *run)
     pen_thread_join(&stream->progress_thread);
 }
 
-/* In the order in which memory is borrowed: transactions first, then what they point at. */
+/* Whoever borrows goes before whoever owns: transactions point at the reader's relation versions,
+ * those at the dispatcher's targets, and every block counts against the stream's budget. */
 static void run_deinit(pen_run *run)
 {
     pen_stream *stream = run->stream;
+    release_leftovers(stream);
     for (unsigned i = 0; i < stream->worker_count; i++) {
         if (stream->workers[i] != NULL) {
             pen_worker_deinit(stream->workers[i]);
@@ -485,18 +493,14 @@ static void run_deinit(pen_run *run)
         }
     }
     pen_progress_destroy(run->progress);
+    pen_dispatcher_destroy(run->dispatcher);
+    pen_reader_destroy(run->reader);
     pen_pgconn_close(run->source);
+    pen_statedir_close(run->statedir);
     if (run->signal_fd >= 0) {
         close(run->signal_fd);
     }
-    stream->worker_count = 0;
-    pen_dispatcher *dispatcher = run->dispatcher;
-    pen_reader *reader = run->reader;
-    pen_statedir *statedir = run->statedir;
     stream_destroy(stream);
-    pen_dispatcher_destroy(dispatcher);
-    pen_reader_destroy(reader);
-    pen_statedir_close(statedir);
 }
 
 bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)

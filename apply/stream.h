@@ -8,9 +8,9 @@
  *   reader        receives, decodes, builds transactions (core/pgoutput, core/assemble)
  *      | txns: a ring
  *   dispatcher    hashes keys, finds what each change must wait for, forms batches
- *      | open_batch: one place, and whoever is idle takes the batch
+ *      | handover: one open batch, and whoever is idle takes it
  *   workers       apply a batch as one transaction, commit in batch order
- *      | committed, applied_lsn
+ *      | applied_lsn
  *   progress      makes it durable, then publishes durable_lsn, then writes the checkpoint
  *      | durable_lsn
  *   reader        tells the source what it may forget
@@ -25,7 +25,7 @@
 #ifndef PEN_APPLY_STREAM_H
 #define PEN_APPLY_STREAM_H
 
-#include "apply/batch.h"
+#include "apply/handover.h"
 #include "apply/resume.h"
 #include "core/histogram.h"
 #include "core/options.h"
@@ -50,10 +50,6 @@ typedef enum pen_stop_reason {
     PEN_REASON_SIGNAL,
     PEN_REASON_FAILED
 } pen_stop_reason;
-
-/* A worker holding batch k is found at holders[k % PEN_HOLDERS]; more than twice the workers there
- * can be, so that no two live batches share a place. */
-#define PEN_HOLDERS 512
 
 typedef struct pen_stream {
     /* set before the threads start, then read-only */
@@ -85,21 +81,16 @@ typedef struct pen_stream {
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
     pen_cell reader_done;
 
-    /* dispatcher writes */
-    PEN_ALIGNED pen_place open_batch;
-    pen_cell dispatch_done;         /* 1: no batch comes after the one in open_batch, if any */
-    pen_flag dispatcher_wants_room; /* raised by the dispatcher: the open batch is full */
+    /* dispatcher and workers write */
+    pen_handover handover;
 
     /* workers write */
-    PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
-    pen_cell applied_lsn;           /* end of the newest transaction visible on the target */
-    pen_cell workers_done;          /* 1: the last worker has ended */
+    PEN_ALIGNED pen_cell applied_lsn; /* end of the newest transaction visible on the target */
+    pen_cell workers_done;            /* 1: the last worker has ended */
     pen_countdown workers_left;
     pen_counter txns_applied;
     pen_counter changes_applied;
     pen_counter batches_applied;
-    PEN_ALIGNED pen_idle_set idle;
-    PEN_ALIGNED pen_cell holders[PEN_HOLDERS]; /* worker number + 1, 0: nobody yet */
 
     /* progress writes */
     PEN_ALIGNED pen_cell durable_lsn; /* everything before it is durable on the target */
@@ -126,8 +117,6 @@ void pen_stream_fail(pen_stream *stream, const pen_error *err);
 /* What was asked for so far. */
 pen_stop pen_stream_stopping(const pen_stream *stream);
 
-/* Worker's: wakes the worker that holds batch `number`, if one does: whoever commits calls it. */
-void pen_stream_wake_holder(pen_stream *stream, uint64_t number);
 /* Worker's last call. */
 void pen_stream_worker_done(pen_stream *stream);
 

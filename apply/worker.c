@@ -14,6 +14,9 @@
 /* Statements that every worker needs; their names cannot meet those of pen_statements. */
 static const char *const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 static const char *const commit_sql = "COMMIT";
+/* A constraint that the source checked at the end of a statement, or of the transaction, would be
+ * checked here after each row, because here each row is a statement. */
+static const char *const defer_sql = "SET CONSTRAINTS ALL DEFERRED";
 /* Guarded by the value that the row must have and by the run: a second penstock, or an old one that
  * wakes up, changes no row here and so divides by zero. */
 static const char *const progress_sql =
@@ -41,6 +44,7 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->statements = pen_statements_create();
     return pen_pipeline_prepare(worker->pipeline, "begin", begin_sql, NULL, err) &&
            pen_pipeline_prepare(worker->pipeline, "commit", commit_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "defer", defer_sql, NULL, err) &&
            pen_pipeline_prepare(worker->pipeline, "progress", progress_sql, NULL, err) &&
            pen_pipeline_drain(worker->pipeline, true, err);
 }
@@ -55,9 +59,10 @@ void pen_worker_deinit(pen_worker *worker)
     free(worker->formats);
 }
 
-void pen_worker_wake(pen_stream *stream, unsigned number)
+static bool send_plain(pen_worker *worker, const char *name, pen_error *err)
 {
-    pen_parker_wake(&stream->workers[number]->parker);
+    return pen_pipeline_execute(worker->pipeline, name, 0, NULL, NULL, NULL, PEN_ROWS_ANY, NULL,
+                                err);
 }
 
 /* Sends one change; with `guarded` it checks its own row count on the server. */
@@ -70,6 +75,13 @@ static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded,
                   pen_pipeline_execute(pipeline, "", 0, NULL, NULL, NULL, PEN_ROWS_ANY, chg, err);
         free(sql);
         return ok;
+    }
+    const pen_target *target = chg->rel->target;
+    if (target->deferrable && !worker->deferred) {
+        worker->deferred = true;
+        if (!send_plain(worker, "defer", err)) {
+            return false;
+        }
     }
     pen_statement *st = pen_statements_for(worker->statements, chg, guarded);
     if (!st->prepared) {
@@ -112,12 +124,6 @@ static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, ui
     return true;
 }
 
-static bool send_plain(pen_worker *worker, const char *name, pen_error *err)
-{
-    return pen_pipeline_execute(worker->pipeline, name, 0, NULL, NULL, NULL, PEN_ROWS_ANY, NULL,
-                                err);
-}
-
 static bool send_progress(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     const pen_stream *stream = worker->stream;
@@ -137,24 +143,10 @@ static bool send_progress(pen_worker *worker, const pen_batch *batch, pen_error 
                                 formats, PEN_ROWS_ANY, &progress_subject, err);
 }
 
-/* Waits until every batch before `number` has committed; false when told to stop. */
 static bool wait_for_turn(pen_worker *worker, uint64_t number, pen_error *err)
 {
-    pen_stream *stream = worker->stream;
-    /* [HOLDER-1] release and acquire in one exchange: whoever commits number - 1 exchanges the same
-     * cell after publishing `committed`, so either it finds us here or we find its commit below. */
-    (void)pen_cell_exchange(&stream->holders[number % PEN_HOLDERS], worker->number + 1);
-    for (;;) {
-        pen_parker_prepare(&worker->parker);
-        /* [COMMITTED-1] acquire: what the earlier batches did is over; pairs with the release in
-         * finish_batch. */
-        bool turn = pen_cell_read(&stream->committed) == number - 1;
-        if (turn || pen_stream_stopping(stream) == PEN_STOP_ABORT) {
-            pen_parker_cancel(&worker->parker);
-            return turn || pen_error_set(err, PEN_ERROR_NONE, "stopped");
-        }
-        (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
-    }
+    return pen_handover_wait_for_turn(&worker->stream->handover, worker->number, number) ||
+           pen_error_set(err, PEN_ERROR_NONE, "stopped");
 }
 
 /* Sends what remains and commits: changes not sent yet, the progress row, COMMIT, in one flight. */
@@ -168,8 +160,9 @@ static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, ui
 
 static bool apply_batch(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
-    uint64_t committed = pen_cell_read(&worker->stream->committed);
+    uint64_t committed = pen_handover_committed(&worker->stream->handover);
     bool turn = committed == batch->number - 1;
+    worker->deferred = false;
     if (!send_plain(worker, "begin", err)) {
         return false;
     }
@@ -189,9 +182,7 @@ static void finish_batch(pen_worker *worker, pen_batch *batch)
     pen_stream *stream = worker->stream;
     /* [APPLIED-1] release: pairs with the acquire in the reader and the progress thread. */
     pen_cell_publish(&stream->applied_lsn, batch->last->end_lsn);
-    /* [COMMITTED-1] release: pairs with the acquire in wait_for_turn and in the dispatcher. */
-    pen_cell_publish(&stream->committed, batch->number);
-    pen_stream_wake_holder(stream, batch->number + 1);
+    pen_handover_commit(&stream->handover, batch->number);
     pen_pgtime now = pen_pgtime_now();
     for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
         pen_histogram_record(&worker->lag, now - txn->commit_time);
@@ -221,11 +212,24 @@ static pen_lsn find_commit_lsn(const pen_batch *batch, const pen_change *wanted)
 static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     const void *subject = pen_pipeline_failed(worker->pipeline);
+    bool from_server = err->sqlstate[0] != '\0'; /* its words do not say which server's they are */
     if (err->kind == PEN_ERROR_NONE || subject == NULL) {
+        if (from_server) {
+            pen_error_context(err, "target");
+        }
         if (err->kind == PEN_ERROR_RETRY) {
+            /* A connection, not a change: whether a COMMIT under way went through is known at the
+             * next start, from the progress row. */
             pen_error_context(
-                err, "batch %" PRIu64 " was not committed; start again to go on, nothing is lost",
+                err, "applying stopped at batch %" PRIu64 "; start again to go on, nothing is lost",
                 batch->number);
+        } else if (err->kind != PEN_ERROR_NONE) {
+            /* A constraint that was checked at COMMIT. */
+            pen_error_context(err,
+                              "the transactions committed at " PEN_LSN_FMT " to " PEN_LSN_FMT
+                              " were not applied, start again when it is mended",
+                              PEN_LSN_ARGS(batch->first->commit_lsn),
+                              PEN_LSN_ARGS(batch->last->commit_lsn));
         }
         return;
     }
@@ -239,6 +243,8 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
                 "an older state; this run has stopped without writing. Make sure that only "
                 "one penstock runs, and start again",
                 worker->stream->options->name);
+        } else if (from_server) {
+            pen_error_context(err, "target: the progress row was not written, nothing is lost");
         }
         return;
     }
@@ -263,47 +269,13 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
     err->lsn = lsn;
 }
 
-/* The open batch, or NULL when there is none and none will come. */
-static pen_batch *next_batch(pen_worker *worker)
-{
-    pen_stream *stream = worker->stream;
-    for (;;) {
-        /* [OPEN-1] acquire: pairs with the release in the dispatcher's offer. */
-        pen_batch *batch = pen_place_take(&stream->open_batch);
-        if (batch == NULL) {
-            pen_idle_add(&stream->idle, worker->number);
-            pen_parker_prepare(&worker->parker);
-            /* [DISPATCHED-1] acquire: read before the place is looked at for the last time; pairs
-             * with the release in the dispatcher. */
-            bool done = pen_cell_read(&stream->dispatch_done) ||
-                        pen_stream_stopping(stream) == PEN_STOP_ABORT;
-            batch = pen_place_take(&stream->open_batch);
-            if (batch == NULL && !done) {
-                (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
-            } else {
-                pen_parker_cancel(&worker->parker);
-            }
-            pen_idle_remove(&stream->idle, worker->number);
-            if (batch == NULL && done) {
-                return NULL;
-            }
-        }
-        if (batch != NULL) {
-            if (pen_flag_lower(&stream->dispatcher_wants_room)) {
-                pen_parker_wake(&stream->dispatcher_parker);
-            }
-            return batch;
-        }
-    }
-}
-
 void pen_worker_run(void *arg)
 {
     pen_worker *worker = arg;
     pen_stream *stream = worker->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
     for (;;) {
-        pen_batch *batch = next_batch(worker);
+        pen_batch *batch = pen_handover_take(&stream->handover, worker->number);
         if (batch == NULL) {
             break;
         }

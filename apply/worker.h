@@ -1,5 +1,5 @@
 /* Purpose: a worker: applies one batch at a time as one target transaction, and commits it in turn.
- * Thread:  pen_worker_run is the worker's thread; start and deinit are main's; wake is anybody's.
+ * Thread:  pen_worker_run is the worker's thread; init and deinit are main's.
  * Owns:    one target connection in pipeline mode, its prepared statements, and the batch it holds.
  * Flow:    the open batch in; rows and the progress row in one transaction on the target out; then
  * the next worker in the commit chain is woken, directly. */
@@ -17,6 +17,7 @@ typedef struct pen_worker {
     pen_thread thread;
     pen_pipeline *pipeline;
     pen_statements *statements;
+    bool deferred; /* the open transaction checks its deferrable constraints at COMMIT */
     /* parameters of the statement at hand, grown as needed */
     const char **values;
     int *lengths;
@@ -31,8 +32,5 @@ PEN_MUST_CHECK bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsi
                                     pen_pgconn *conn, pen_error *err);
 void pen_worker_deinit(pen_worker *worker);
 void pen_worker_run(void *worker);
-
-/* Wakes worker `number` of the stream. */
-void pen_worker_wake(pen_stream *stream, unsigned number);
 
 #endif

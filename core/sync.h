@@ -161,10 +161,11 @@ static inline void pen_idle_add(pen_idle_set *set, unsigned member)
                                    memory_order_acq_rel);
 }
 
-static inline void pen_idle_remove(pen_idle_set *set, unsigned member)
+/* False when it is not in it: somebody has picked it, and wakes it. */
+static inline bool pen_idle_remove(pen_idle_set *set, unsigned member)
 {
-    (void)atomic_fetch_and_explicit(&set->words[member / 64], ~((uint64_t)1 << (member % 64)),
-                                    memory_order_acq_rel);
+    uint64_t bit = (uint64_t)1 << (member % 64);
+    return atomic_fetch_and_explicit(&set->words[member / 64], ~bit, memory_order_acq_rel) & bit;
 }
 
 /* Takes the lowest member out of the first `count` ones, or returns -1 when none is idle. */

@@ -10,6 +10,9 @@
 struct pen_pgconn {
     PGconn *pg;
     const char *side;
+    pen_parker *parker; /* NULL: waits in libpq, and cannot be stopped */
+    const pen_cell *stop;
+    uint64_t stop_at;
 };
 
 /* A pen_pgresult is a PGresult behind another name, so that nobody else needs libpq's header. */
@@ -134,6 +137,34 @@ static void ignore_notice(void *arg, const PGresult *res)
     (void)res;
 }
 
+/* Why the connection could not be made. libpq repeats parts of the string, and of one whose
+ * password is not percent-encoded it may take a part of the password for a host or a port: its
+ * words are only shown where it is certain which part is the password. */
+static void explain_refusal(const pen_pgconn *conn, const pen_pgconn_options *options,
+                            pen_error *err)
+{
+    const char *side = options->side;
+    char words[1024];
+    one_line(PQerrorMessage(conn->pg), words, sizeof(words));
+    char *shown = pen_conninfo_redact(options->conninfo);
+    bool clear = strspn(shown, "*") != strlen(shown);
+    free(shown);
+    if (!clear) {
+        pen_error_set(err, PEN_ERROR_CONFIG,
+                      "%s: cannot connect, and --%s cannot be read for sure: in a URI, write the "
+                      "characters @ : / ? # %% of a password as %%40 %%3A %%2F %%3F %%23 %%25",
+                      side, side);
+    } else if (strncmp(words, "invalid ", 8) == 0) {
+        /* libpq did not even try: the string itself is wrong. */
+        pen_error_set(err, PEN_ERROR_CONFIG, "--%s cannot be used: %s", side, words);
+    } else {
+        pen_error_set(err, PEN_ERROR_RETRY,
+                      "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
+                      "user in",
+                      side, words, side);
+    }
+}
+
 bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn, pen_error *err)
 {
     *conn = NULL;
@@ -164,12 +195,7 @@ bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn, pen_e
     made->side = options->side;
     made->pg = PQconnectdbParams(keywords, values, 1);
     if (PQstatus(made->pg) != CONNECTION_OK) {
-        char words[1024];
-        one_line(PQerrorMessage(made->pg), words, sizeof(words));
-        pen_error_set(err, PEN_ERROR_RETRY,
-                      "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
-                      "user in",
-                      options->side, words, options->side);
+        explain_refusal(made, options, err);
         pen_pgconn_close(made);
         return false;
     }
@@ -223,12 +249,72 @@ pen_result_status pen_pgresult_status(const pen_pgresult *result)
     }
 }
 
+void pen_pgconn_make_stoppable(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
+                               uint64_t stop_at)
+{
+    conn->parker = parker;
+    conn->stop = stop;
+    conn->stop_at = stop_at;
+}
+
+/* Sleeps until the server has answered, or the stop. */
+static bool wait_for_answer(pen_pgconn *conn, const char *what, pen_error *err)
+{
+    while (PQisBusy(conn->pg)) {
+        pen_parker_prepare(conn->parker);
+        /* [STOP-1] acquire: pairs with the release in pen_stream_stop. */
+        if (pen_cell_read(conn->stop) >= conn->stop_at) {
+            pen_parker_cancel(conn->parker);
+            return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
+        (void)pen_parker_park(conn->parker, PQsocket(conn->pg), PEN_PARK_READABLE,
+                              PEN_PARK_FOREVER);
+        if (PQconsumeInput(conn->pg) != 1) {
+            return pen_pgconn_error(conn, what, err);
+        }
+    }
+    return true;
+}
+
+/* PQexec by hand: the last result, or the first that is an error. */
+static bool exec_stoppable(pen_pgconn *conn, const char *what, const char *sql, int value_count,
+                           const char *const *values, PGresult **last, pen_error *err)
+{
+    int sent = value_count == 0
+                   ? PQsendQuery(conn->pg, sql)
+                   : PQsendQueryParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
+    if (sent != 1) {
+        return pen_pgconn_error(conn, what, err);
+    }
+    for (;;) {
+        if (!wait_for_answer(conn, what, err)) {
+            PQclear(*last);
+            *last = NULL;
+            return false;
+        }
+        PGresult *res = PQgetResult(conn->pg);
+        if (res == NULL) {
+            return true;
+        }
+        bool keep_old = *last != NULL && PQresultStatus(*last) == PGRES_FATAL_ERROR;
+        PQclear(keep_old ? res : *last);
+        *last = keep_old ? *last : res;
+    }
+}
+
 bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int value_count,
                      const char *const *values, pen_pgresult **result, pen_error *err)
 {
-    PGresult *res = value_count == 0
-                        ? PQexec(conn->pg, sql)
-                        : PQexecParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
+    PGresult *res = NULL;
+    if (conn->parker != NULL) {
+        if (!exec_stoppable(conn, what, sql, value_count, values, &res, err)) {
+            return false;
+        }
+    } else if (value_count == 0) {
+        res = PQexec(conn->pg, sql);
+    } else {
+        res = PQexecParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
+    }
     if (res == NULL) {
         return pen_pgconn_error(conn, what, err);
     }

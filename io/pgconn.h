@@ -7,6 +7,8 @@
 #define PEN_IO_PGCONN_H
 
 #include "core/error.h"
+#include "core/sync.h"
+#include "core/thread.h"
 
 typedef struct pen_pgconn pen_pgconn;
 typedef struct pen_pgresult pen_pgresult;
@@ -29,6 +31,12 @@ PEN_MUST_CHECK bool pen_pgconn_check_conninfo(const char *conninfo, const char *
 PEN_MUST_CHECK bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn,
                                     pen_error *err);
 void pen_pgconn_close(pen_pgconn *conn); /* NULL is nothing */
+
+/* From now on pen_pgconn_exec stops waiting when `stop` reaches `stop_at` (an error of kind
+ * PEN_ERROR_NONE; the connection can then only be closed). `parker` is the calling thread's; both
+ * are borrowed. */
+void pen_pgconn_make_stoppable(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
+                               uint64_t stop_at);
 
 /* Server version as a number, 150018 for 15.18. */
 int pen_pgconn_server_version(const pen_pgconn *conn);

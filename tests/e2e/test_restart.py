@@ -79,6 +79,7 @@ def test_sigterm_in_the_middle_of_load(any_pair):
         run.wait(30, expect=STOPPED)
         assert run.finished()["reason"] == "signal"
         run = pair.penstock.start()
+        pair.wait_streaming(run)
         pair.wait_rows("rows", 600, run)
         run.kill(signal.SIGINT)
         run.wait(30, expect=STOPPED)
@@ -182,7 +183,7 @@ def test_an_idle_stream_lets_the_source_forget(pair):
     pair.wait_streaming(run)
     pair.on_source("INSERT INTO other SELECT generate_series(1, 1000)")
     wanted = lsn_number(pair.wal_lsn())
-    pair.on_source("SELECT pg_switch_wal()")
+    pair.source_cluster.sql("SELECT pg_switch_wal()")
     wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= wanted, 40, "the idle advance")
     run.stop()
 
@@ -272,7 +273,7 @@ def own_servers():
             cluster.remove()
 
 
-def test_servers_crash(make_pair, own_servers):
+def test_servers_crash(own_servers, make_pair):
     """The target forgets acknowledged commits when it crashes; what it forgot must come again."""
     source, target = own_servers
     pair = make_pair("owner", source, target)

@@ -98,13 +98,14 @@ class Pair:
         return rows[0][0] if rows else None
 
     def wait_streaming(self, run_=None, timeout=30):
-        """Until penstock holds the slot."""
+        """Until penstock holds the slot: this run, not the walsender of one that has just ended."""
         def active():
             if run_ is not None:
                 assert run_.running, f"penstock ended early:\n{run_.stderr[-4000:]}"
-            rows = self.on_source(
-                "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
-            return rows and rows[0][0]
+            return self.on_source(
+                "SELECT 1 FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid"
+                " WHERE s.slot_name = %s AND a.backend_start > to_timestamp(%s)",
+                (self.name, run_.started if run_ is not None else 0))
         wait_until(active, timeout, "an active slot")
 
     def wait_rows(self, table, count, run_=None, timeout=60):

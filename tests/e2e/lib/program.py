@@ -28,6 +28,7 @@ class Run:
         self.log = tempfile.NamedTemporaryFile(prefix="penstock-stderr-")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "PG"))}
         environment |= env or {}
+        self.started = time.time()
         self.process = subprocess.Popen(
             [binary(), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self.log, env=environment, preexec_fn=die_with_parent,

@@ -1,0 +1,167 @@
+#include "apply/handover.h"
+
+void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker *dispatcher,
+                       const pen_cell *stop, uint64_t stop_at)
+{
+    PEN_ASSERT(worker_count <= PEN_IDLE_MAX && 2 * worker_count <= PEN_HOLDERS);
+    *handover = (pen_handover){
+        .dispatcher = dispatcher, .worker_count = worker_count, .stop = stop, .stop_at = stop_at};
+    pen_place_init(&handover->open);
+    pen_cell_init(&handover->offered_all, 0);
+    pen_flag_init(&handover->wants_room);
+    pen_cell_init(&handover->committed, 0);
+    pen_idle_init(&handover->idle);
+    for (size_t i = 0; i < PEN_HOLDERS; i++) {
+        pen_cell_init(&handover->holders[i], 0);
+    }
+}
+
+void pen_handover_add_worker(pen_handover *handover, unsigned number, pen_parker *parker)
+{
+    PEN_ASSERT(number < handover->worker_count);
+    handover->workers[number] = parker;
+}
+
+pen_batch *pen_handover_leftover(pen_handover *handover)
+{
+    return pen_handover_take_back(handover);
+}
+
+void pen_handover_wake_workers(pen_handover *handover)
+{
+    for (unsigned i = 0; i < handover->worker_count; i++) {
+        if (handover->workers[i] != NULL) {
+            pen_parker_wake(handover->workers[i]);
+        }
+    }
+}
+
+uint64_t pen_handover_committed(const pen_handover *handover)
+{
+    /* [COMMITTED-1] acquire: pairs with the release in pen_handover_commit. */
+    return pen_cell_read(&handover->committed);
+}
+
+static bool stopped(const pen_handover *handover)
+{
+    /* [STOP-1] acquire: pairs with the release in pen_stream_stop. */
+    return pen_cell_read(handover->stop) >= handover->stop_at;
+}
+
+static void wake_idle(pen_handover *handover)
+{
+    int worker = pen_idle_pick(&handover->idle, handover->worker_count);
+    if (worker >= 0) {
+        pen_parker_wake(handover->workers[worker]);
+    }
+}
+
+void pen_handover_offer(pen_handover *handover, pen_batch *batch)
+{
+    PEN_ASSERT(pen_place_is_empty(&handover->open));
+    /* [OPEN-1] release: publishes the batch and all that hangs off it; pairs with the acquire of
+     * the exchange that takes it: a worker's, or the dispatcher's own when it takes it back. */
+    pen_place_put(&handover->open, batch);
+    wake_idle(handover);
+}
+
+pen_batch *pen_handover_take_back(pen_handover *handover)
+{
+    /* [OPEN-1] acquire: see pen_handover_offer. */
+    return pen_place_take(&handover->open);
+}
+
+bool pen_handover_wait_for_room(pen_handover *handover)
+{
+    for (;;) {
+        pen_flag_raise(&handover->wants_room);
+        pen_parker_prepare(handover->dispatcher);
+        bool taken = pen_place_is_empty(&handover->open);
+        if (taken || stopped(handover)) {
+            pen_parker_cancel(handover->dispatcher);
+            return taken;
+        }
+        (void)pen_parker_park(handover->dispatcher, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
+void pen_handover_end(pen_handover *handover)
+{
+    /* [OFFERED-1] release: the last batch is in the place or gone; pairs with the acquire in
+     * pen_handover_take. */
+    pen_cell_publish(&handover->offered_all, 1);
+    pen_handover_wake_workers(handover);
+}
+
+/* The open batch, or NULL after a sleep; *over: none will come. */
+static pen_batch *take_or_sleep(pen_handover *handover, unsigned number, bool *over)
+{
+    pen_parker *parker = handover->workers[number];
+    pen_idle_add(&handover->idle, number);
+    pen_parker_prepare(parker);
+    /* [OFFERED-1] acquire: read before the place is looked at for the last time; pairs with the
+     * release in pen_handover_end. */
+    *over = pen_cell_read(&handover->offered_all) || stopped(handover);
+    /* [OPEN-1] acquire: pairs with the release in pen_handover_offer. */
+    pen_batch *batch = pen_place_take(&handover->open);
+    if (batch == NULL && !*over) {
+        (void)pen_parker_park(parker, -1, 0, PEN_PARK_FOREVER);
+    } else {
+        pen_parker_cancel(parker);
+    }
+    bool picked = !pen_idle_remove(&handover->idle, number);
+    if (picked && batch != NULL && !pen_place_is_empty(&handover->open)) {
+        /* We were picked for the batch that is there now, while we took the one before it. */
+        wake_idle(handover);
+    }
+    return batch;
+}
+
+pen_batch *pen_handover_take(pen_handover *handover, unsigned number)
+{
+    bool over = false;
+    pen_batch *batch = NULL;
+    while (batch == NULL && !over) {
+        /* [OPEN-1] acquire: pairs with the release in pen_handover_offer. */
+        batch = pen_place_take(&handover->open);
+        if (batch == NULL) {
+            batch = take_or_sleep(handover, number, &over);
+        }
+    }
+    if (batch != NULL && pen_flag_lower(&handover->wants_room)) {
+        pen_parker_wake(handover->dispatcher);
+    }
+    return batch;
+}
+
+bool pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uint64_t batch_number)
+{
+    pen_parker *parker = handover->workers[number];
+    /* [HOLDER-1] release and acquire in one exchange: whoever commits the batch before exchanges
+     * the same cell after publishing `committed`, so either it finds us here or we find its commit
+     * below. */
+    (void)pen_cell_exchange(&handover->holders[batch_number % PEN_HOLDERS], number + 1);
+    for (;;) {
+        pen_parker_prepare(parker);
+        bool turn = pen_handover_committed(handover) == batch_number - 1;
+        if (turn || stopped(handover)) {
+            pen_parker_cancel(parker);
+            return turn;
+        }
+        (void)pen_parker_park(parker, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
+void pen_handover_commit(pen_handover *handover, uint64_t batch_number)
+{
+    PEN_ASSERT(pen_handover_committed(handover) == batch_number - 1);
+    /* [COMMITTED-1] release: what the batch did is over; pairs with the acquire in
+     * pen_handover_committed. */
+    pen_cell_publish(&handover->committed, batch_number);
+    /* [HOLDER-1] release and acquire in one exchange: see pen_handover_wait_for_turn. */
+    uint64_t next = batch_number + 1;
+    uint64_t holder = pen_cell_exchange(&handover->holders[next % PEN_HOLDERS], 0);
+    if (holder != 0) {
+        pen_parker_wake(handover->workers[holder - 1]);
+    }
+}

@@ -1,0 +1,78 @@
+/* Purpose: how batches change hands: from the dispatcher to whichever worker is idle, and from
+ *          worker to worker whose turn it is to commit.
+ * Thread:  dispatcher and workers, as each function says; main makes it before they start.
+ * Owns:    the batch in the open place, while it is there; borrows the parkers and the stop cell.
+ * Flow:    offered batches in; each out once, to one worker; their numbers as they commit, in turn.
+ *
+ * A wait that could be for ever, and why it is not:
+ * - A worker goes to sleep while a batch is offered: it joins the idle set and looks once more; the
+ *   dispatcher offers and then looks into the set. Of two exchanges on the set one comes first.
+ * - The dispatcher picks a worker that at that moment finds an earlier batch: who leaves the set
+ *   and was picked already wakes another one, if there is still a batch.
+ * - The dispatcher goes to sleep while the full batch is taken: it raises a flag and looks once
+ *   more; who takes lowers it.
+ * - A worker waits for its turn while the batch before commits: [HOLDER-1]. */
+#ifndef PEN_APPLY_HANDOVER_H
+#define PEN_APPLY_HANDOVER_H
+
+#include "apply/batch.h"
+#include "core/sync.h"
+#include "core/thread.h"
+
+/* A worker holding batch k is found at holders[k % PEN_HOLDERS]; at least twice the workers there
+ * can be, so that no two live batches share a place. */
+#define PEN_HOLDERS 512
+
+typedef struct pen_handover {
+    /* set before the threads start, then read-only */
+    pen_parker *dispatcher;
+    pen_parker *workers[PEN_IDLE_MAX]; /* NULL: there is no such worker */
+    unsigned worker_count;
+    const pen_cell *stop;
+    uint64_t stop_at;
+    /* dispatcher writes */
+    PEN_ALIGNED pen_place open;
+    pen_cell offered_all; /* 1: no batch comes after the one in the open place, if any */
+    pen_flag wants_room;  /* raised by the dispatcher: the open batch is full */
+    /* workers write */
+    PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
+    PEN_ALIGNED pen_idle_set idle;
+    PEN_ALIGNED pen_cell holders[PEN_HOLDERS]; /* worker number + 1, 0: nobody yet */
+} pen_handover;
+
+/* Main. `handover` is aligned to a cache line. Borrows `dispatcher`, and `stop`, which ends every
+ * wait here once it says `stop_at` or more: who publishes that wakes the dispatcher and calls
+ * pen_handover_wake_workers. */
+void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker *dispatcher,
+                       const pen_cell *stop, uint64_t stop_at);
+/* Main, before the threads start: worker `number`, from 0, sleeps on `parker` (borrowed). */
+void pen_handover_add_worker(pen_handover *handover, unsigned number, pen_parker *parker);
+/* Main, after the threads have ended: gives the batch that nobody took, or NULL. */
+pen_batch *pen_handover_leftover(pen_handover *handover);
+
+/* Any thread. */
+void pen_handover_wake_workers(pen_handover *handover);
+/* Any thread: number of the newest committed batch, 0 for none; all that was done before its commit
+ * is seen. */
+uint64_t pen_handover_committed(const pen_handover *handover);
+
+/* Dispatcher: lets the workers have `batch` (takes it), and wakes an idle one. The open place is
+ * empty: nothing was offered since the last take-back or wait. */
+void pen_handover_offer(pen_handover *handover, pen_batch *batch);
+/* Dispatcher: gives the offered batch back, or NULL when a worker has it or there was none. */
+pen_batch *pen_handover_take_back(pen_handover *handover);
+/* Dispatcher: waits until a worker has taken what was offered; false when told to stop. */
+PEN_MUST_CHECK bool pen_handover_wait_for_room(pen_handover *handover);
+/* Dispatcher, once: nothing more is offered. */
+void pen_handover_end(pen_handover *handover);
+
+/* Worker `number`: waits for a batch and gives it, or NULL when none will come. */
+pen_batch *pen_handover_take(pen_handover *handover, unsigned number);
+/* Worker `number`, which holds batch `batch_number`: waits until every batch before it has
+ * committed; false when told to stop. */
+PEN_MUST_CHECK bool pen_handover_wait_for_turn(pen_handover *handover, unsigned number,
+                                               uint64_t batch_number);
+/* Worker, whose turn it is: batch `batch_number` has committed; wakes who holds the next one. */
+void pen_handover_commit(pen_handover *handover, uint64_t batch_number);
+
+#endif
