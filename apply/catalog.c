@@ -1,5 +1,7 @@
 #include "apply/catalog.h"
 
+#include "core/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +26,8 @@ static const char *const table_sql =
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     "  WHERE n.nspname = $1 AND c.relname = $2),"
     " fk AS ("
-    "  SELECT k.conrelid, k.confrelid FROM pg_catalog.pg_constraint k WHERE k.contype = 'f'"
+    "  SELECT k.conrelid, k.confrelid, k.confdeltype FROM pg_catalog.pg_constraint k"
+    "  WHERE k.contype = 'f'"
     "  AND EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid"
     "              AND pg_catalog.strpos($3, g.tgenabled::text) > 0)),"
     " edge(a, b) AS ("
@@ -39,6 +42,10 @@ static const char *const table_sql =
     "  EXISTS (SELECT 1 FROM fk, tree WHERE tree.oid IN (fk.conrelid, fk.confrelid)) AS has_fk,"
     "  EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k, tree WHERE k.condeferrable"
     "   AND tree.oid IN (k.conrelid, k.confrelid)) AS deferrable,"
+    "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid AND fk.confdeltype = 'c')"
+    "   AS cascades_from,"
+    "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.conrelid = tree.oid AND fk.confdeltype = 'c')"
+    "   AS cascades_to,"
     "  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i WHERE i.indrelid = t.oid"
     "   AND (i.indisunique OR i.indisexclusion)) AS unique_count,"
     "  (SELECT g.tgname FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid"
@@ -176,6 +183,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, uint32_t *types,
     char oid[16];
     snprintf(oid, sizeof(oid), "%u", target->oid);
     const char *const params[] = {oid};
+    pen_text extra = {0};
     pen_pgresult *res = NULL;
     *result = PEN_RESOLVE_FAILED;
     if (!pen_pgconn_exec(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
@@ -184,7 +192,11 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, uint32_t *types,
     for (int row = 0; row < pen_pgresult_rows(res); row++) {
         int i = find_column(rel, pen_pgresult_named(res, row, "attname"));
         if (i < 0) {
-            continue; /* an extra column of the target keeps its default */
+            /* An extra column of the target gets its default, and keeps what it has. */
+            if (!is_true(pen_pgresult_named(res, row, "generated"))) {
+                pen_text_appendf(&extra, ", %s", pen_pgresult_named(res, row, "quoted"));
+            }
+            continue;
         }
         pen_target_column *column = &target->columns[i];
         column->name = pen_strdup(pen_pgresult_named(res, row, "quoted"));
@@ -194,6 +206,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, uint32_t *types,
         types[i] = to_oid(pen_pgresult_named(res, row, "atttypid"));
     }
     pen_pgresult_clear(res);
+    target->extra_columns = pen_text_take(&extra);
     for (uint16_t i = 0; i < rel->column_count; i++) {
         if (target->columns[i].name == NULL) {
             *result = PEN_RESOLVE_MISSING;
@@ -331,6 +344,8 @@ static void find_scope(pen_target *target, const pen_pgresult *table)
                            !is_true(pen_pgresult_named(table, 0, "has_fk")) &&
                            atoi(pen_pgresult_named(table, 0, "unique_count")) == 0;
     target->deferrable = is_true(pen_pgresult_named(table, 0, "deferrable"));
+    target->cascades_from = is_true(pen_pgresult_named(table, 0, "cascades_from"));
+    target->cascades_to = is_true(pen_pgresult_named(table, 0, "cascades_to"));
     target->row_seed = target->oid;
     target->group_hash = pen_keyhash_table(to_oid(pen_pgresult_named(table, 0, "group_oid")));
 }

@@ -177,12 +177,30 @@ static void bind_change(pen_dispatcher *d, pen_change *chg, uint64_t number, uin
                                           after_all ? number - 1 : 0);
 }
 
+/* Where foreign keys are enforced on the target too, ON DELETE CASCADE takes the rows that the
+ * stream then tells to delete. Only for a delete behind such a parent's, in the same transaction
+ * and among tables that are tied together, a missing row is no conflict. `group` is that of the
+ * newest such parent, 0 for none. */
+static void note_cascade(pen_change *chg, uint64_t *group)
+{
+    const pen_target *target = chg->kind == PEN_CHANGE_DELETE ? chg->rel->target : NULL;
+    if (target == NULL) {
+        return;
+    }
+    chg->may_be_missing = target->cascades_to && target->group_hash == *group;
+    if (target->cascades_from) {
+        *group = target->group_hash;
+    }
+}
+
 static void bind_txn(pen_dispatcher *d, pen_txn *txn, uint64_t number)
 {
     uint64_t committed = pen_handover_committed(&d->stream->handover);
+    uint64_t cascade_group = 0;
     for (pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
         for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
             bind_change(d, chg, number, committed);
+            note_cascade(chg, &cascade_group);
         }
     }
 }

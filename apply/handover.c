@@ -74,8 +74,10 @@ pen_batch *pen_handover_take_back(pen_handover *handover)
 bool pen_handover_wait_for_room(pen_handover *handover)
 {
     for (;;) {
-        pen_flag_raise(&handover->wants_room);
+        /* In this order: who took the batch before may lower the flag late, and its wake must not
+         * be swallowed by the prepare. */
         pen_parker_prepare(handover->dispatcher);
+        pen_flag_raise(&handover->wants_room);
         bool taken = pen_place_is_empty(&handover->open);
         if (taken || stopped(handover)) {
             pen_parker_cancel(handover->dispatcher);
@@ -97,8 +99,11 @@ void pen_handover_end(pen_handover *handover)
 static pen_batch *take_or_sleep(pen_handover *handover, unsigned number, bool *over)
 {
     pen_parker *parker = handover->workers[number];
-    pen_idle_add(&handover->idle, number);
+    /* In this order: who picks us must not wake us before the prepare, which would swallow it; for
+     * the batch may be gone when we look (the dispatcher takes it back to add to it), and when it
+     * is offered again we are no longer in the set. */
     pen_parker_prepare(parker);
+    pen_idle_add(&handover->idle, number);
     /* [OFFERED-1] acquire: read before the place is looked at for the last time; pairs with the
      * release in pen_handover_end. */
     *over = pen_cell_read(&handover->offered_all) || stopped(handover);

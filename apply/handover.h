@@ -11,7 +11,11 @@
  *   and was picked already wakes another one, if there is still a batch.
  * - The dispatcher goes to sleep while the full batch is taken: it raises a flag and looks once
  *   more; who takes lowers it.
- * - A worker waits for its turn while the batch before commits: [HOLDER-1]. */
+ * - A wake comes for something that is not there any more: a batch taken back, room filled again.
+ *   So a parker is prepared before the thread is found in the set or the flag; a wake that came
+ *   between these would be lost, and with it the place in the set or the raised flag.
+ * - A worker waits for its turn while the batch before commits: [HOLDER-1]. A turn does not pass.
+ */
 #ifndef PEN_APPLY_HANDOVER_H
 #define PEN_APPLY_HANDOVER_H
 

@@ -231,10 +231,8 @@ static bool receive(pen_reader *reader, bool *idle, pen_error *err)
             take_keepalive(reader, &event);
             break;
         case PEN_EVENT_END:
-            return pen_error_set(
-                err, PEN_ERROR_RETRY,
-                "source: the server ended the stream (it is being shut down?); start "
-                "again when it is back, nothing is lost");
+            return pen_error_set(err, PEN_ERROR_RETRY,
+                                 "source: the server ended the stream (is it being shut down?)");
         }
     }
     return true;

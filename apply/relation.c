@@ -12,6 +12,7 @@ void pen_target_destroy(pen_target *target)
         free(target->columns[i].equals);
     }
     free(target->columns);
+    free(target->extra_columns);
     free(target->key);
     free(target->name);
     free(target);

@@ -34,6 +34,7 @@ typedef struct pen_target {
     bool partitioned;
     char *name;                 /* "schema"."table", quoted */
     pen_target_column *columns; /* rel->column_count of them, in the source's order */
+    char *extra_columns;        /* the target's own writable columns, quoted, each behind ", " */
     /* identity */
     bool whole_row;      /* no key at all: a row is found by all of its columns */
     pen_key_column *key; /* indexes into the source's columns */
@@ -45,6 +46,8 @@ typedef struct pen_target {
     uint64_t group_hash;      /* key of the table and all that is tied to it */
     bool inserts_free;        /* no unique index, FK or trigger: two inserts cannot meet */
     bool deferrable;          /* has a constraint that can be checked at COMMIT */
+    bool cascades_from;       /* an enforced FK deletes rows elsewhere when one is deleted here */
+    bool cascades_to;         /* an enforced FK deletes rows here when one is deleted elsewhere */
     bool fresh;               /* dispatcher: no change has used this version yet */
 } pen_target;
 

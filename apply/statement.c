@@ -12,6 +12,7 @@ typedef struct shape {
     const pen_target *target;
     uint8_t kind;
     bool guarded;
+    bool may_be_missing;
     char old_kind;
     uint8_t *unchanged; /* a bit for each column that came as unchanged TOAST; NULL when none did */
 } shape;
@@ -64,6 +65,7 @@ typedef struct builder {
     pen_statement *statement;
     pen_text sql;
     const char *prefix; /* what goes before the next item of a list */
+    bool returns;       /* the statement can take RETURNING */
 } builder;
 
 static void add_param(builder *b, uint16_t column, bool old)
@@ -164,45 +166,111 @@ static void build_insert(builder *b)
     pen_text_append(&b->sql, ")");
 }
 
-static void build_update(builder *b, const pen_change *chg)
+/* True when the update says what column `i` is now: not when it came as unchanged TOAST, is
+ * computed here, or is of the key that the row is found by. */
+static bool is_told(const pen_target *target, const pen_change *chg, uint16_t i)
+{
+    const pen_target_column *column = &target->columns[i];
+    return chg->new_tuple.values[i].kind != PEN_VALUE_UNCHANGED && !column->generated &&
+           !(column->is_key && chg->old_tuple.values == NULL);
+}
+
+/* GENERATED ALWAYS columns cannot be SET, yet the source can change them (SET … = DEFAULT). */
+static bool tells_identity(const pen_target *target, const pen_change *chg)
+{
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        if (target->columns[i].identity_always && is_told(target, chg, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* " AND (a IS … OR b IS …)": whether the row's identity columns are what the update tells. */
+static void add_identity_condition(builder *b, const pen_change *chg, const char *comparison,
+                                   const char *joint)
 {
     const pen_target *target = b->target;
-    const pen_value *values = chg->new_tuple.values;
-    bool has_old = chg->old_tuple.values != NULL;
-    pen_text_appendf(&b->sql, "UPDATE %s%s", only(target), target->name);
-    b->prefix = " SET ";
-    bool identity = false; /* has columns that can only be compared */
+    b->prefix = " AND (";
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        if (target->columns[i].identity_always && is_told(target, chg, i)) {
+            pen_text_appendf(&b->sql, "%s%s %s ", b->prefix, target->columns[i].name, comparison);
+            add_param(b, i, false);
+            b->prefix = joint;
+        }
+    }
+    pen_text_append(&b->sql, ")");
+}
+
+/* The UPDATE itself; where nothing can have changed, a look that the row is there. */
+static void add_update(builder *b, const pen_change *chg, bool check_identity)
+{
+    const pen_target *target = b->target;
+    bool sets = false;
     for (uint16_t i = 0; i < target->rel->column_count; i++) {
         const pen_target_column *column = &target->columns[i];
-        bool same = values[i].kind == PEN_VALUE_UNCHANGED || column->generated ||
-                    (column->is_key && !has_old);
-        if (same || column->identity_always) {
-            identity |= !same;
+        if (!is_told(target, chg, i) || column->identity_always) {
             continue;
         }
-        pen_text_appendf(&b->sql, "%s%s = ", b->prefix, column->name);
+        if (!sets) {
+            pen_text_appendf(&b->sql, "UPDATE %s%s SET ", only(target), target->name);
+        }
+        pen_text_appendf(&b->sql, "%s%s = ", sets ? ", " : "", column->name);
         add_param(b, i, false);
-        b->prefix = ", ";
+        sets = true;
     }
-    if (b->prefix[0] == ' ') {
-        /* Nothing can have changed, but the row must be there. */
-        free(pen_text_take(&b->sql));
+    if (!sets) {
         pen_text_appendf(&b->sql, "SELECT 1 FROM %s%s", only(target), target->name);
     }
-    bool select = b->prefix[0] == ' ';
-    add_condition(b, has_old);
-    /* GENERATED ALWAYS cannot be SET: that it did not change either is checked, not assumed. */
-    for (uint16_t i = 0; identity && i < target->rel->column_count; i++) {
-        const pen_target_column *column = &target->columns[i];
-        if (column->identity_always && values[i].kind != PEN_VALUE_UNCHANGED &&
-            !(column->is_key && !has_old)) {
-            pen_text_appendf(&b->sql, " AND %s IS NOT DISTINCT FROM ", column->name);
-            add_param(b, i, false);
-        }
+    add_condition(b, chg->old_tuple.values != NULL);
+    if (check_identity) {
+        add_identity_condition(b, chg, "IS NOT DISTINCT FROM", " AND ");
     }
-    if (select) {
+    b->returns = sets;
+    if (!sets) {
         pen_text_append(&b->sql, " FOR NO KEY UPDATE");
     }
+}
+
+/* An update of a table with GENERATED ALWAYS columns: an UPDATE where these did not change, and
+ * where they did, the row is taken out and put in again with OVERRIDING SYSTEM VALUE; what did not
+ * come is taken from the row that was there. Exactly one of the two finds the row, in one statement
+ * that guards itself. */
+static void build_identity_update(builder *b, const pen_change *chg)
+{
+    const pen_target *target = b->target;
+    pen_text_append(&b->sql, "WITH u AS (");
+    add_update(b, chg, true);
+    pen_text_appendf(&b->sql, "%s), d AS (DELETE FROM %s%s", b->returns ? " RETURNING 1" : "",
+                     only(target), target->name);
+    add_condition(b, chg->old_tuple.values != NULL);
+    add_identity_condition(b, chg, "IS DISTINCT FROM", " OR ");
+    pen_text_appendf(&b->sql, " RETURNING *), i AS (INSERT INTO %s (", target->name);
+    const char *prefix = "";
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        if (!target->columns[i].generated) {
+            pen_text_appendf(&b->sql, "%s%s", prefix, target->columns[i].name);
+            prefix = ", ";
+        }
+    }
+    pen_text_appendf(&b->sql, "%s) OVERRIDING SYSTEM VALUE SELECT ", target->extra_columns);
+    prefix = "";
+    for (uint16_t i = 0; i < target->rel->column_count; i++) {
+        if (target->columns[i].generated) {
+            continue;
+        }
+        pen_text_append(&b->sql, prefix);
+        if (is_told(target, chg, i)) {
+            add_param(b, i, false);
+        } else {
+            pen_text_appendf(&b->sql, "d.%s", target->columns[i].name);
+        }
+        prefix = ", ";
+    }
+    pen_text_appendf(&b->sql,
+                     "%s FROM d RETURNING 1) SELECT 1 / ((SELECT pg_catalog.count(*) FROM u) +"
+                     " (SELECT pg_catalog.count(*) FROM i) = 1)::pg_catalog.int4",
+                     target->extra_columns);
 }
 
 static void build_delete(builder *b)
@@ -211,20 +279,40 @@ static void build_delete(builder *b)
     add_condition(b, true);
 }
 
+/* Wraps a statement so that it divides by zero, and so aborts the transaction, on a wrong row
+ * count. */
+static void add_guard(builder *b, const pen_change *chg)
+{
+    char *plain = pen_text_take(&b->sql);
+    pen_text_appendf(
+        &b->sql, "WITH w AS (%s%s) SELECT 1 / (pg_catalog.count(*) %s 1)::pg_catalog.int4 FROM w",
+        plain, b->returns ? " RETURNING 1" : "", chg->may_be_missing ? "<=" : "=");
+    free(plain);
+}
+
 static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t number)
 {
     const pen_target *target = chg->rel->target;
-    size_t most = 2 * (size_t)target->rel->column_count + 1;
-    builder b = {.target = target, .statement = st};
+    /* The longest, an update of identity columns, names a column at most five times. */
+    size_t most = 5 * (size_t)target->rel->column_count + 1;
+    builder b = {.target = target, .statement = st, .returns = true};
     st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
     st->param_old = pen_calloc(most, sizeof(*st->param_old));
+    /* Whether a row is missing that may be missing, only the server can tell in time. */
+    st->guarded = guarded || chg->may_be_missing;
     snprintf(st->name, sizeof(st->name), "penstock_%zu", number);
     switch ((pen_change_kind)chg->kind) {
     case PEN_CHANGE_INSERT:
         build_insert(&b);
         break;
     case PEN_CHANGE_UPDATE:
-        build_update(&b, chg);
+        if (tells_identity(target, chg)) {
+            build_identity_update(&b, chg);
+            st->guarded = true;
+            st->sql = pen_text_take(&b.sql);
+            return;
+        }
+        add_update(&b, chg, false);
         break;
     case PEN_CHANGE_DELETE:
         build_delete(&b);
@@ -232,18 +320,10 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
     case PEN_CHANGE_TRUNCATE:
         PEN_ASSERT(!"TRUNCATE is not prepared");
     }
-    char *plain = pen_text_take(&b.sql);
-    if (!guarded) {
-        st->sql = plain;
-        return;
+    if (st->guarded) {
+        add_guard(&b, chg);
     }
-    pen_text sql = {0};
-    bool selects = strncmp(plain, "SELECT", 6) == 0;
-    pen_text_appendf(
-        &sql, "WITH w AS (%s%s) SELECT 1 / (pg_catalog.count(*) = 1)::pg_catalog.int4 FROM w",
-        plain, selects ? "" : " RETURNING 1");
-    free(plain);
-    st->sql = pen_text_take(&sql);
+    st->sql = pen_text_take(&b.sql);
 }
 
 /* Fills the scratch bitmap; returns NULL when no column came unchanged, as for most changes. */
@@ -276,13 +356,15 @@ static uint8_t *unchanged_columns(pen_statements *statements, const pen_change *
 static bool same_shape(const shape *a, const shape *b, size_t bitmap_size)
 {
     return a->target == b->target && a->kind == b->kind && a->guarded == b->guarded &&
-           a->old_kind == b->old_kind && (a->unchanged == NULL) == (b->unchanged == NULL) &&
+           a->may_be_missing == b->may_be_missing && a->old_kind == b->old_kind &&
+           (a->unchanged == NULL) == (b->unchanged == NULL) &&
            (a->unchanged == NULL || memcmp(a->unchanged, b->unchanged, bitmap_size) == 0);
 }
 
 static uint64_t hash_shape(const shape *it, size_t bitmap_size)
 {
-    uint64_t fixed = (uint64_t)it->kind << 16 | (uint64_t)(uint8_t)it->old_kind << 8 | it->guarded;
+    uint64_t fixed = (uint64_t)it->kind << 16 | (uint64_t)(uint8_t)it->old_kind << 8 |
+                     (uint64_t)it->may_be_missing << 1 | it->guarded;
     uint64_t seed = XXH3_64bits_withSeed(&it->target, sizeof(void *), fixed);
     return it->unchanged == NULL ? seed : XXH3_64bits_withSeed(it->unchanged, bitmap_size, seed);
 }
@@ -313,6 +395,7 @@ pen_statement *pen_statements_for(pen_statements *statements, const pen_change *
     shape wanted = {.target = chg->rel->target,
                     .kind = chg->kind,
                     .guarded = guarded,
+                    .may_be_missing = chg->may_be_missing,
                     .old_kind = chg->old_kind,
                     .unchanged = unchanged_columns(statements, chg, &bitmap_size)};
     uint64_t hash = hash_shape(&wanted, bitmap_size);

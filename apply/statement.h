@@ -17,6 +17,7 @@ typedef struct pen_statement {
     char name[24];
     char *sql;
     bool prepared; /* sent for preparation on this session */
+    bool guarded;  /* it aborts by itself on a wrong row count, and its tag tells nothing */
     uint32_t param_count;
     /* parameter i is the value of column param_columns[i] of the old or new tuple */
     uint16_t *param_columns;

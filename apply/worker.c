@@ -99,8 +99,8 @@ static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded,
     }
     return pen_statement_bind(st, chg, worker->values, worker->lengths, worker->formats, err) &&
            pen_pipeline_execute(pipeline, st->name, (int)st->param_count, worker->values,
-                                worker->lengths, worker->formats, guarded ? PEN_ROWS_ANY : 1, chg,
-                                err);
+                                worker->lengths, worker->formats, st->guarded ? PEN_ROWS_ANY : 1,
+                                chg, err);
 }
 
 typedef enum wave { WAVE_FREE, WAVE_BOUND } wave;
@@ -212,22 +212,14 @@ static pen_lsn find_commit_lsn(const pen_batch *batch, const pen_change *wanted)
 static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     const void *subject = pen_pipeline_failed(worker->pipeline);
-    bool from_server = err->sqlstate[0] != '\0'; /* its words do not say which server's they are */
     if (err->kind == PEN_ERROR_NONE || subject == NULL) {
-        if (from_server) {
-            pen_error_context(err, "target");
-        }
         if (err->kind == PEN_ERROR_RETRY) {
-            /* A connection, not a change: whether a COMMIT under way went through is known at the
-             * next start, from the progress row. */
-            pen_error_context(
-                err, "applying stopped at batch %" PRIu64 "; start again to go on, nothing is lost",
-                batch->number);
+            pen_error_context(err, "target: batch %" PRIu64, batch->number);
         } else if (err->kind != PEN_ERROR_NONE) {
             /* A constraint that was checked at COMMIT. */
             pen_error_context(err,
-                              "the transactions committed at " PEN_LSN_FMT " to " PEN_LSN_FMT
-                              " were not applied, start again when it is mended",
+                              "target: the transactions committed at " PEN_LSN_FMT
+                              " to " PEN_LSN_FMT ", of which nothing was applied",
                               PEN_LSN_ARGS(batch->first->commit_lsn),
                               PEN_LSN_ARGS(batch->last->commit_lsn));
         }
@@ -243,8 +235,8 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
                 "an older state; this run has stopped without writing. Make sure that only "
                 "one penstock runs, and start again",
                 worker->stream->options->name);
-        } else if (from_server) {
-            pen_error_context(err, "target: the progress row was not written, nothing is lost");
+        } else {
+            pen_error_context(err, "target: the progress row was not written");
         }
         return;
     }
@@ -263,7 +255,7 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
     } else {
         pen_error_context(err,
                           "target: the %s, in the transaction committed at " PEN_LSN_FMT
-                          ", failed; nothing of it was applied, start again when it is mended",
+                          ", failed; nothing of it was applied",
                           what, PEN_LSN_ARGS(lsn));
     }
     err->lsn = lsn;

@@ -71,7 +71,9 @@ typedef struct pen_change {
                       as NULL whatever they hold); 'O': the whole old row; 0: none */
     bool truncate_cascade;
     bool truncate_restart_identity;
-    uint64_t bound; /* dispatcher: batch number that must have committed first; 0: free */
+    bool may_be_missing; /* dispatcher: the target may have deleted the row by itself, as a cascade
+                          */
+    uint64_t bound;      /* dispatcher: batch number that must have committed first; 0: free */
 } pen_change;
 
 /* A run of a transaction's changes that lie in one block. */

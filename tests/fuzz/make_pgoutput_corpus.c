@@ -1,4 +1,4 @@
-#include "tests/unit/core/wire.h"
+#include "tests/unit/core/wire_samples.h"
 
 #include <errno.h>
 #include <stdio.h>

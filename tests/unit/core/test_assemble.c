@@ -1,5 +1,5 @@
 #include "core/assemble.h"
-#include "tests/unit/core/wire.h"
+#include "tests/unit/core/wire_samples.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>

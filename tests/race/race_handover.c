@@ -1,0 +1,313 @@
+/* The whole handover without servers: one thread plays the dispatcher, several play workers. Every
+ * transaction is applied once, batches commit in order, and nobody waits for ever, which a watchdog
+ * would show. Delays come between any two steps of the protocol, because this file compiles it with
+ * them: the source is the product's own. */
+#include "apply/handover.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* xorshift64 (Marsaglia 2003), one for each thread. */
+static _Thread_local uint64_t random_state;
+
+static uint64_t next_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+/* Mostly nothing, sometimes the processor given away, seldom a real sleep. */
+static int delay(void)
+{
+    uint64_t draw = next_random() >> 20;
+    if (draw % 8 == 0) {
+        sched_yield();
+    } else if (draw % 128 == 1) {
+        usleep((unsigned)(draw >> 8) % 60);
+    }
+    return 0;
+}
+
+#define pen_cell_read(cell)            (delay(), pen_cell_read(cell))
+#define pen_cell_publish(cell, value)  (delay(), pen_cell_publish(cell, value))
+#define pen_cell_exchange(cell, value) (delay(), pen_cell_exchange(cell, value))
+#define pen_place_put(place, item)     (delay(), pen_place_put(place, item))
+#define pen_place_take(place)          (delay(), pen_place_take(place))
+#define pen_place_is_empty(place)      (delay(), pen_place_is_empty(place))
+#define pen_flag_raise(flag)           (delay(), pen_flag_raise(flag))
+#define pen_flag_lower(flag)           (delay(), pen_flag_lower(flag))
+#define pen_idle_add(set, member)      (delay(), pen_idle_add(set, member))
+#define pen_idle_remove(set, member)   (delay(), pen_idle_remove(set, member))
+#define pen_idle_pick(set, count)      (delay(), pen_idle_pick(set, count))
+#define pen_parker_prepare(parker)     (delay(), pen_parker_prepare(parker))
+#define pen_parker_wake(parker)        (delay(), pen_parker_wake(parker))
+#define pen_parker_park(parker, fd, events, timeout_ms)                                            \
+    (delay(), pen_parker_park(parker, fd, events, timeout_ms))
+
+#include "apply/handover.c"
+
+#define TXNS             12000
+#define WORKERS_MAX      5
+#define WATCHDOG_SECONDS 100
+
+typedef enum source {
+    SOURCE_BUSY,   /* batches fill while workers are busy */
+    SOURCE_QUIET,  /* a batch a transaction, and nothing more until somebody has taken it */
+    SOURCE_ABORTED /* everybody is told to stop half-way */
+} source;
+
+typedef struct worker {
+    unsigned number;
+    pen_parker parker;
+    pen_thread thread;
+    uint64_t batches;
+    uint64_t waits; /* for its turn */
+} worker;
+
+/* Nothing from here on is atomic but `taken`: the handover alone orders it. */
+static pen_handover handover;
+static pen_parker dispatcher;
+static pen_cell stop;
+static pen_budget budget;
+static pen_arena arena;
+static worker workers[WORKERS_MAX];
+static unsigned worker_count;
+static source mode;
+static pen_batch_limits limits;
+static uint8_t applied[TXNS + 1]; /* by commit LSN, written by whoever holds the transaction */
+static pen_lsn last_of[TXNS + 1]; /* by batch number, the last commit LSN, written at the commit */
+static uint64_t newest;           /* batch number, written at the commit */
+static pen_cell taken[TXNS + 2];  /* by batch number */
+static pen_counter wrong;
+static uint64_t rooms; /* the dispatcher waited for */
+
+static void complain(const char *what, uint64_t number)
+{
+    fprintf(stderr, "batch or transaction %lu: %s\n", number, what);
+    pen_counter_add(&wrong, 1);
+}
+
+static pen_txn *make_txn(pen_lsn commit_lsn)
+{
+    struct {
+        pen_txn txn;
+        pen_segment segment;
+    } *head = pen_arena_alloc(&arena, sizeof(*head));
+    head->segment = (pen_segment){.block = arena.block};
+    pen_block_acquire(arena.block);
+    head->txn = (pen_txn){.commit_lsn = commit_lsn,
+                          .end_lsn = commit_lsn,
+                          .first = &head->segment,
+                          .last = &head->segment,
+                          .change_count = 1,
+                          .bytes = 1};
+    return &head->txn;
+}
+
+/* As apply/dispatcher.c does it. */
+static void dispatch_all(void *arg)
+{
+    random_state = *(uint64_t *)arg;
+    uint64_t next_number = 1;
+    for (pen_lsn lsn = 1; lsn <= TXNS; lsn++) {
+        pen_txn *txn = make_txn(lsn);
+        pen_batch *batch = pen_handover_take_back(&handover);
+        if (batch != NULL && !pen_batch_has_room(batch, txn, &limits)) {
+            rooms++;
+            pen_handover_offer(&handover, batch);
+            if (!pen_handover_wait_for_room(&handover)) {
+                pen_txn_release(txn);
+                break;
+            }
+            batch = NULL;
+        }
+        if (batch == NULL) {
+            batch = pen_batch_create(next_number++, lsn - 1);
+        }
+        uint64_t committed = pen_handover_committed(&handover);
+        if (committed > 0 && last_of[committed] == PEN_LSN_NONE) {
+            complain("said to be committed, and is not", committed);
+        }
+        pen_batch_add(batch, txn);
+        pen_handover_offer(&handover, batch);
+        if (mode == SOURCE_QUIET && !pen_handover_wait_for_room(&handover)) {
+            complain("stopped, and nobody said so", lsn);
+        }
+        if (mode == SOURCE_ABORTED && lsn == TXNS / 2) {
+            pen_cell_publish(&stop, 1);
+            pen_handover_wake_workers(&handover);
+            break;
+        }
+    }
+    if (mode != SOURCE_ABORTED) {
+        pen_handover_end(&handover);
+    }
+    pen_arena_deinit(&arena);
+}
+
+/* Applies and commits `batch`; false when told to stop. */
+static bool apply(worker *self, const pen_batch *batch)
+{
+    uint64_t number = batch->number;
+    uint64_t committed = pen_handover_committed(&handover);
+    if (committed >= number || (committed > 0 && last_of[committed] == PEN_LSN_NONE)) {
+        complain("comes before it may", number);
+    }
+    for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
+        applied[txn->commit_lsn]++;
+        delay();
+    }
+    /* In a quiet stream the next batch must find somebody else: there are `worker_count` of us. */
+    while (mode == SOURCE_QUIET && number % worker_count != 0 && number < TXNS &&
+           pen_cell_read(&taken[number + 1]) == 0) {
+        usleep(10);
+    }
+    if (committed != number - 1) {
+        self->waits++;
+        if (!pen_handover_wait_for_turn(&handover, self->number, number)) {
+            return false;
+        }
+    }
+    if (newest != number - 1 || last_of[number - 1] != batch->previous_commit_lsn) {
+        complain("commits out of turn", number);
+    }
+    newest = number;
+    last_of[number] = batch->last->commit_lsn;
+    pen_handover_commit(&handover, number);
+    return true;
+}
+
+static void work(void *arg)
+{
+    worker *self = arg;
+    random_state = 7 * (self->number + 1);
+    pen_batch *batch;
+    bool going = true;
+    while (going && (batch = pen_handover_take(&handover, self->number)) != NULL) {
+        pen_cell_publish(&taken[batch->number], 1);
+        self->batches++;
+        going = apply(self, batch);
+        pen_batch_destroy(batch);
+    }
+}
+
+static bool set_up(pen_error *err)
+{
+    memset(applied, 0, sizeof(applied));
+    memset(last_of, 0, sizeof(last_of));
+    memset(workers, 0, sizeof(workers));
+    newest = 0;
+    rooms = 0;
+    for (size_t i = 0; i < PEN_COUNTOF(taken); i++) {
+        pen_cell_init(&taken[i], 0);
+    }
+    limits =
+        (pen_batch_limits){.rows = 100, .bytes = 100, .transactions = mode == SOURCE_QUIET ? 1 : 4};
+    pen_cell_init(&stop, 0);
+    pen_budget_init(&budget, SIZE_MAX, NULL);
+    pen_arena_init(&arena, &budget);
+    pen_handover_init(&handover, worker_count, &dispatcher, &stop, 1);
+    if (!pen_parker_init(&dispatcher, err)) {
+        return false;
+    }
+    for (unsigned i = 0; i < worker_count; i++) {
+        workers[i].number = i;
+        if (!pen_parker_init(&workers[i].parker, err)) {
+            return false;
+        }
+        pen_handover_add_worker(&handover, i, &workers[i].parker);
+    }
+    return true;
+}
+
+/* Every transaction of the committed batches once, and all of them unless it was aborted. */
+static void check(void)
+{
+    pen_lsn last = last_of[newest];
+    if (mode != SOURCE_ABORTED && last != TXNS) {
+        complain("was the last to commit", last);
+    }
+    for (pen_lsn lsn = 1; lsn <= TXNS; lsn++) {
+        if (applied[lsn] > 1 || (lsn <= last && applied[lsn] == 0)) {
+            complain("not applied exactly once", lsn);
+        }
+    }
+    pen_batch *left = pen_handover_leftover(&handover);
+    if (left != NULL) {
+        if (mode != SOURCE_ABORTED) {
+            complain("was left behind", left->number);
+        }
+        pen_batch_destroy(left);
+    }
+    if (pen_budget_used(&budget) != 0) {
+        complain("bytes were not given back", pen_budget_used(&budget));
+    }
+}
+
+static bool run(source which, unsigned count, uint64_t seed)
+{
+    pen_error err;
+    pen_thread thread = {.started = false};
+    mode = which;
+    worker_count = count;
+    if (!set_up(&err)) {
+        goto fail;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (!pen_thread_start(&workers[i].thread, PEN_ROLE_WORKER, "worker", work, &workers[i],
+                              &err)) {
+            goto fail;
+        }
+    }
+    if (!pen_thread_start(&thread, PEN_ROLE_DISPATCHER, "dispatcher", dispatch_all, &seed, &err)) {
+        goto fail;
+    }
+    pen_thread_join(&thread);
+    uint64_t waits = 0;
+    for (unsigned i = 0; i < count; i++) {
+        pen_thread_join(&workers[i].thread);
+        pen_parker_deinit(&workers[i].parker);
+        waits += workers[i].waits;
+    }
+    pen_parker_deinit(&dispatcher);
+    check();
+    printf("%s, %u workers: %lu batches, %lu waits for a turn, %lu for room\n",
+           which == SOURCE_BUSY    ? "busy"
+           : which == SOURCE_QUIET ? "quiet"
+                                   : "aborted",
+           count, newest, waits, rooms);
+    return pen_counter_get(&wrong) == 0 && newest > 1;
+fail:
+    fprintf(stderr, "%s\n", err.text);
+    exit(EXIT_FAILURE);
+}
+
+static void bark(int signal_number)
+{
+    static const char words[] = "somebody waits for ever\n";
+    (void)signal_number;
+    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
+    _exit(EXIT_FAILURE);
+}
+
+int main(void)
+{
+    static const unsigned counts[] = {1, 2, WORKERS_MAX};
+    bool right = true;
+    signal(SIGALRM, bark);
+    alarm(WATCHDOG_SECONDS);
+    for (size_t i = 0; i < PEN_COUNTOF(counts); i++) {
+        right = run(SOURCE_BUSY, counts[i], 20 + i) && right;
+        right = run(SOURCE_QUIET, counts[i], 40 + i) && right;
+    }
+    for (uint64_t round = 0; round < 20; round++) {
+        right = run(SOURCE_ABORTED, counts[round % PEN_COUNTOF(counts)], 60 + round) && right;
+    }
+    return right ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,369 @@
+/* Steps of one thread with those of another in every place between them: the other's are played
+ * before any primitive of the protocol, and while the thread sleeps. The source is the product's
+ * own, compiled with a hook. */
+#include "apply/handover.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+static void step(void);
+static int sleep_now(pen_parker *parker);
+
+#define pen_cell_read(cell)            (step(), pen_cell_read(cell))
+#define pen_cell_publish(cell, value)  (step(), pen_cell_publish(cell, value))
+#define pen_cell_exchange(cell, value) (step(), pen_cell_exchange(cell, value))
+#define pen_place_put(place, item)     (step(), pen_place_put(place, item))
+#define pen_place_take(place)          (step(), pen_place_take(place))
+#define pen_place_is_empty(place)      (step(), pen_place_is_empty(place))
+#define pen_flag_raise(flag)           (step(), pen_flag_raise(flag))
+#define pen_flag_lower(flag)           (step(), pen_flag_lower(flag))
+#define pen_idle_add(set, member)      (step(), pen_idle_add(set, member))
+#define pen_idle_remove(set, member)   (step(), pen_idle_remove(set, member))
+#define pen_idle_pick(set, count)      (step(), pen_idle_pick(set, count))
+#define pen_parker_prepare(parker)     (step(), pen_parker_prepare(parker))
+#define pen_parker_cancel(parker)      (step(), pen_parker_cancel(parker))
+#define pen_parker_wake(parker)        (step(), pen_parker_wake(parker))
+#define pen_parker_park(parker, fd, events, timeout_ms)                                            \
+    ((void)(fd), (void)(events), (void)(timeout_ms), sleep_now(parker))
+
+#include "apply/handover.c"
+
+#undef pen_idle_add
+#undef pen_parker_prepare
+#undef pen_parker_park
+#undef pen_place_is_empty
+#undef pen_place_take
+#undef pen_flag_lower
+#undef pen_parker_wake
+
+enum { EVENTS_MAX = 4, STEPS_MAX = 14 };
+
+static pen_handover handover;
+static pen_parker dispatcher;
+static pen_parker parkers[2];
+static pen_cell stop;
+static pen_batch batches[8];
+
+static void (*events[EVENTS_MAX])(void);
+static unsigned places[EVENTS_MAX]; /* an event comes before this step, or while asleep */
+static size_t event_count;
+static size_t next_event;
+static unsigned steps;
+static bool playing;
+static bool slept_for_ever;
+static bool slept_beside_batch;
+static uint64_t next_offered;
+
+static void play(void)
+{
+    playing = true;
+    events[next_event++]();
+    playing = false;
+}
+
+static void step(void)
+{
+    if (playing) {
+        return;
+    }
+    while (next_event < event_count && places[next_event] <= steps) {
+        play();
+    }
+    steps++;
+}
+
+static int sleep_now(pen_parker *parker)
+{
+    int happened = pen_parker_park(parker, -1, 0, 0);
+    while (happened == 0 && next_event < event_count) {
+        play();
+        happened = pen_parker_park(parker, -1, 0, 0);
+    }
+    if (happened == 0) {
+        slept_for_ever = true;
+        slept_beside_batch = !pen_place_is_empty(&handover.open);
+        playing = true; /* the rest is to end the test */
+        pen_cell_publish(&stop, 1);
+        playing = false;
+    }
+    return happened;
+}
+
+static void set_up(void)
+{
+    pen_error err;
+    cr_assert(pen_parker_init(&dispatcher, &err));
+    cr_assert(pen_parker_init(&parkers[0], &err));
+    cr_assert(pen_parker_init(&parkers[1], &err));
+}
+
+static void tear_down(void)
+{
+    pen_parker_deinit(&dispatcher);
+    pen_parker_deinit(&parkers[0]);
+    pen_parker_deinit(&parkers[1]);
+}
+
+TestSuite(handover, .init = set_up, .fini = tear_down, .timeout = 60);
+
+static void begin(void)
+{
+    playing = true;
+    tear_down();
+    set_up();
+    pen_cell_init(&stop, 0);
+    pen_handover_init(&handover, 2, &dispatcher, &stop, 1);
+    pen_handover_add_worker(&handover, 0, &parkers[0]);
+    pen_handover_add_worker(&handover, 1, &parkers[1]);
+    for (size_t i = 0; i < PEN_COUNTOF(batches); i++) {
+        batches[i].number = i;
+    }
+    next_offered = 1;
+    next_event = 0;
+    steps = 0;
+    slept_for_ever = false;
+    slept_beside_batch = false;
+    playing = false;
+}
+
+/* Gives the events their next places, never one before another; false behind the last. */
+static bool next_places(void)
+{
+    for (size_t i = event_count; i-- > 0;) {
+        if (places[i] < STEPS_MAX) {
+            unsigned place = places[i] + 1;
+            for (size_t later = i; later < event_count; later++) {
+                places[later] = place;
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+static void set_events(size_t count, void (*const script[])(void))
+{
+    event_count = count;
+    for (size_t i = 0; i < count; i++) {
+        events[i] = script[i];
+        places[i] = 0;
+    }
+}
+
+static void offer_next(void)
+{
+    pen_handover_offer(&handover, &batches[next_offered++]);
+}
+
+/* As when a transaction is added to the open batch. */
+static void take_back(void)
+{
+    pen_batch *batch = pen_handover_take_back(&handover);
+    next_offered = batch == NULL ? next_offered : batch->number;
+}
+
+/* Offers what was taken back, or the next one. */
+static void offer_when_empty(void)
+{
+    if (pen_place_is_empty(&handover.open)) {
+        offer_next();
+    }
+}
+
+static void other_takes(void)
+{
+    (void)pen_place_take(&handover.open);
+}
+
+static void other_falls_asleep(void)
+{
+    pen_parker_prepare(&parkers[1]);
+    pen_idle_add(&handover.idle, 1);
+}
+
+static void end(void)
+{
+    pen_handover_end(&handover);
+}
+
+static bool was_woken(pen_parker *parker)
+{
+    return (pen_parker_park(parker, -1, 0, 0) & PEN_PARK_WOKEN) != 0;
+}
+
+/* Worker 0 takes, in every place between the events: it never sleeps while a batch lies in the
+ * place, and what lies there when it has got another is told to worker 1 if that sleeps. */
+static void check_take(bool other_sleeps)
+{
+    size_t cases = 0;
+    do {
+        begin();
+        if (other_sleeps) {
+            other_falls_asleep();
+        }
+        pen_batch *batch = pen_handover_take(&handover, 0);
+        while (next_event < event_count) {
+            play();
+        }
+        bool lies = !pen_place_is_empty(&handover.open);
+        cr_assert_not(slept_beside_batch, "asleep beside a batch: events at %u %u %u", places[0],
+                      places[1], places[2]);
+        cr_assert_not(batch == NULL && lies, "a batch is left: events at %u %u %u", places[0],
+                      places[1], places[2]);
+        cr_assert_not(lies && other_sleeps && !was_woken(&parkers[1]),
+                      "the other was not woken: events at %u %u %u", places[0], places[1],
+                      places[2]);
+        cases++;
+    } while (next_places());
+    cr_assert_gt(cases, STEPS_MAX);
+}
+
+Test(handover, a_batch_offered_at_any_moment_is_taken)
+{
+    void (*const script[])(void) = {offer_next};
+    set_events(1, script);
+    check_take(false);
+}
+
+Test(handover, a_batch_taken_back_and_offered_again_is_taken)
+{
+    void (*const script[])(void) = {offer_next, take_back, offer_when_empty};
+    set_events(3, script);
+    check_take(false);
+    set_events(3, script);
+    check_take(true);
+}
+
+Test(handover, a_batch_after_one_that_the_other_took_is_taken)
+{
+    void (*const script[])(void) = {offer_next, other_takes, offer_when_empty};
+    set_events(3, script);
+    check_take(false);
+}
+
+Test(handover, the_batch_after_ours_finds_the_other)
+{
+    void (*const script[])(void) = {offer_next, other_falls_asleep, offer_when_empty};
+    set_events(3, script);
+    /* The other joins at any moment; before it has, it will look for itself. */
+    size_t cases = 0;
+    do {
+        begin();
+        pen_batch *batch = pen_handover_take(&handover, 0);
+        cr_assert_eq(batch, &batches[1]);
+        bool joined = next_event >= 2;
+        bool second = next_event >= 3 && !pen_place_is_empty(&handover.open);
+        if (joined && second) {
+            cases++;
+            cr_assert(was_woken(&parkers[1]), "not woken: events at %u %u %u", places[0], places[1],
+                      places[2]);
+        }
+    } while (next_places());
+    cr_assert_gt(cases, 0);
+}
+
+Test(handover, the_end_at_any_moment_is_seen)
+{
+    void (*const script[])(void) = {offer_next, end};
+    set_events(2, script);
+    do {
+        begin();
+        cr_assert_eq(pen_handover_take(&handover, 0), &batches[1]);
+        while (next_event < event_count) {
+            play();
+        }
+        cr_assert_null(pen_handover_take(&handover, 0));
+        cr_assert_not(slept_for_ever);
+    } while (next_places());
+    void (*const at_once[])(void) = {end};
+    set_events(1, at_once);
+    do {
+        begin();
+        cr_assert_null(pen_handover_take(&handover, 0));
+        cr_assert_not(slept_for_ever, "the end came at %u", places[0]);
+    } while (next_places());
+}
+
+/* What a worker does after it has taken a batch, by itself: it may come late. */
+static void other_says_so(void)
+{
+    if (pen_flag_lower(&handover.wants_room)) {
+        pen_parker_wake(&dispatcher);
+    }
+}
+
+Test(handover, room_is_seen_however_late_the_takers_say_so)
+{
+    /* The one before was taken already; its taker says so at any moment. */
+    void (*const script[])(void) = {other_says_so, other_takes, other_says_so};
+    set_events(3, script);
+    size_t cases = 0;
+    do {
+        begin();
+        playing = true;
+        pen_handover_offer(&handover, &batches[2]);
+        playing = false;
+        bool room = pen_handover_wait_for_room(&handover);
+        cr_assert(room && !slept_for_ever, "no room seen: events at %u %u %u", places[0], places[1],
+                  places[2]);
+        cases++;
+    } while (next_places());
+    cr_assert_gt(cases, STEPS_MAX);
+}
+
+static void commit_next(void)
+{
+    pen_handover_commit(&handover, pen_handover_committed(&handover) + 1);
+}
+
+Test(handover, the_turn_comes_whenever_the_others_commit)
+{
+    void (*const script[])(void) = {commit_next, commit_next, commit_next};
+    set_events(3, script);
+    do {
+        begin();
+        cr_assert(pen_handover_wait_for_turn(&handover, 0, 4));
+        cr_assert_not(slept_for_ever, "events at %u %u %u", places[0], places[1], places[2]);
+        cr_assert_eq(pen_handover_committed(&handover), 3);
+    } while (next_places());
+}
+
+static void stop_all(void)
+{
+    pen_cell_publish(&stop, 1);
+    pen_parker_wake(&dispatcher);
+    pen_handover_wake_workers(&handover);
+}
+
+Test(handover, a_stop_at_any_moment_ends_each_wait)
+{
+    void (*const script[])(void) = {stop_all};
+    set_events(1, script);
+    do {
+        begin();
+        cr_assert_null(pen_handover_take(&handover, 0));
+        cr_assert_not(slept_for_ever);
+        begin();
+        cr_assert_not(pen_handover_wait_for_turn(&handover, 0, 2));
+        cr_assert_not(slept_for_ever);
+        begin();
+        playing = true;
+        pen_handover_offer(&handover, &batches[1]);
+        playing = false;
+        cr_assert_not(pen_handover_wait_for_room(&handover));
+        cr_assert_not(slept_for_ever);
+        cr_assert_eq(pen_handover_leftover(&handover), &batches[1]);
+    } while (next_places());
+}
+
+Test(handover, holders_share_a_place_only_when_far_apart)
+{
+    begin();
+    for (uint64_t number = 1; number <= 3 * PEN_HOLDERS; number++) {
+        /* Now this one has waited for its turn, now that one; the next to wait is found. */
+        unsigned holder = (unsigned)(number % 2);
+        cr_assert(pen_handover_wait_for_turn(&handover, holder, number));
+        pen_handover_commit(&handover, number);
+    }
+    cr_assert_eq(pen_handover_committed(&handover), 3 * PEN_HOLDERS);
+}
