@@ -44,6 +44,8 @@ static const char *const table_sql =
     "   AND tree.oid IN (k.conrelid, k.confrelid)) AS deferrable,"
     "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid AND fk.confdeltype = 'c')"
     "   AS cascades_from,"
+    "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid"
+    "   AND fk.confdeltype IN ('c', 'n', 'd')) AS delete_acts,"
     "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.conrelid = tree.oid AND fk.confdeltype = 'c')"
     "   AS cascades_to,"
     "  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i WHERE i.indrelid = t.oid"
@@ -345,6 +347,7 @@ static void find_scope(pen_target *target, const pen_pgresult *table)
                            atoi(pen_pgresult_named(table, 0, "unique_count")) == 0;
     target->deferrable = is_true(pen_pgresult_named(table, 0, "deferrable"));
     target->cascades_from = is_true(pen_pgresult_named(table, 0, "cascades_from"));
+    target->delete_acts = is_true(pen_pgresult_named(table, 0, "delete_acts"));
     target->cascades_to = is_true(pen_pgresult_named(table, 0, "cascades_to"));
     target->row_seed = target->oid;
     target->group_hash = pen_keyhash_table(to_oid(pen_pgresult_named(table, 0, "group_oid")));
