@@ -279,3 +279,28 @@ def test_rows_of_one_statement_that_reference_each_other(pair):
     pair.on_source("INSERT INTO tree VALUES (1, 1)")
     pair.penstock.catch_up()
     assert pair.same() == 1
+
+
+def test_the_source_is_answered_while_memory_is_used_up(pair):
+    """The target stands still for longer than the source waits for an answer."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, a text)")
+    pair.source_cluster.sql(f"ALTER ROLE owner IN DATABASE {pair.name} SET wal_sender_timeout = '1s'")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (0, '')")
+    run = pair.penstock.start(memory="16MB")
+    pair.wait_rows("t", 1, run)
+    blocker = pair.connect(pair.target_cluster)
+    blocker.autocommit = False
+    with blocker.cursor() as cursor:
+        cursor.execute("SELECT * FROM t FOR UPDATE")
+    pair.on_source("UPDATE t SET a = 'held up'")
+    for i in range(100):
+        pair.on_source("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(%s, %s) i",
+                       (i * 1000 + 1, i * 1000 + 400))
+    time.sleep(4)
+    assert run.running, run.stderr
+    blocker.rollback()
+    pair.wait_rows("t", 40001, run)
+    run.stop()
+    pair.penstock.catch_up()
+    assert pair.same() == 40001

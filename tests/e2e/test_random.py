@@ -150,8 +150,7 @@ def test_history(make_pair, seed):
     scenario = Scenario(seed)
     print(f"seed {seed}: {scenario}")
     pair = make_pair(scenario.role)
-    history = History(pair, seed, sessions=scenario.sessions, cascades=scenario.role == "postgres",
-                      trigger=scenario.trigger, layout=scenario.layout)
+    history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout)
     history.make_slot(scenario.by_root)
     history.begin()
     watcher = Watcher(pair, history)

@@ -18,7 +18,8 @@ DIGESTED = {
     "acct": "id, balance, note", "ledger": "acct, amount", "hot": "id, n", "hits": "hot, remark",
     "comp": "a, b, v", "txt": "k, v", "num": "k, v", "bag": "a, b, f, j, n, c, w", "byidx": "id, code, n",
     "uniq": "id, code, n", "places": "id, place", "parent": "id, v", "child": "id, parent, v",
-    "ward": "id, parent, later", "tree": "id, up", "ident": "id, v, twice", "wide": "id, n, x, y, z",
+    "ward": "id, parent, later", "tree": "id, up", "ident": "id, v, twice",
+    "numbered": "k, n, x", "numbered_bag": "a, n, x", "wide": "id, n, x, y, z",
     "wide_full": "id, n, x, y", "part": "id, k, v", "stamped": "id, v, loud",
 }
 DIGEST = "SELECT " + ", ".join(
@@ -51,6 +52,10 @@ CREATE TABLE ward (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CA
 CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree);
 CREATE TABLE ident (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int,
     twice int GENERATED ALWAYS AS (v * 2) STORED);
+CREATE TABLE numbered (k int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, x text);
+ALTER TABLE numbered ALTER x SET STORAGE EXTERNAL;
+CREATE TABLE numbered_bag (a int, n int GENERATED ALWAYS AS IDENTITY (MAXVALUE 3 CYCLE), x text);
+ALTER TABLE numbered_bag ALTER x SET STORAGE EXTERNAL, REPLICA IDENTITY FULL;
 CREATE TABLE wide (id int PRIMARY KEY, n int, x text, y text, z bytea);
 ALTER TABLE wide ALTER x SET STORAGE EXTERNAL, ALTER y SET STORAGE EXTERNAL, ALTER z SET STORAGE EXTERNAL;
 CREATE TABLE wide_full (id int, n int, x text, y text);
@@ -99,16 +104,13 @@ PASSING = ("23505", "23503", "55P03", "40P01", "23502", "22012", "54000")
 
 
 class History:
-    """What one seed writes. `cascades`: FKs need not be enforced on the target, so rows that go by
-    ON DELETE CASCADE may go; where they are, the target's own cascade takes the row first and its
-    delete in the stream finds none, which is left out here."""
+    """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's."""
 
-    def __init__(self, pair, seed, transactions=250, sessions=5, cascades=False, trigger=False, layout=False):
+    def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False):
         self.pair = pair
         self.random = random.Random(seed)
         self.transactions = transactions
         self.sessions = sessions
-        self.cascades = cascades
         self.tick = 0
         self.columns_added = 0
         self.committed = 0
@@ -119,7 +121,7 @@ class History:
             self.transfer, self.transfer, self.open_account, self.move_account, self.book, self.hit, self.hit,
             self.composite, self.text_key, self.numeric_key, self.put_in_bag, self.take_from_bag,
             self.by_index, self.unique, self.swap, self.rotate, self.family, self.family, self.climb,
-            self.identity, self.widen, self.widen_full, self.partition, self.stamp, self.fill, self.again,
+            self.identity, self.number, self.number, self.widen, self.widen_full, self.partition, self.stamp, self.fill, self.again,
             self.chain, self.grow,
         ]
         pair.schema(SCHEMA + (TRIGGER if trigger else ""))
@@ -371,11 +373,7 @@ class History:
             yield "INSERT INTO parent VALUES (%s, 0)", (parent + 20,)
         elif which == 7:
             yield "UPDATE child SET parent = NULL WHERE parent = %s", (parent,)
-            if not self.cascades:
-                yield "DELETE FROM ward WHERE parent = %s", (parent,)
             yield "DELETE FROM parent WHERE id = %s", (parent,)
-        elif not self.cascades:
-            yield "UPDATE ward SET parent = NULL WHERE parent = %s", (parent,)
         else:
             yield "UPDATE parent SET id = %s WHERE id = %s", (self.one(6), parent)
 
@@ -393,7 +391,23 @@ class History:
         yield self.random.choice((
             ("INSERT INTO ident (v) VALUES (%s)", (self.one(100),)),
             ("UPDATE ident SET v = v + 1 WHERE id %% 7 = %s", (self.one(6),)),
+            ("UPDATE ident SET id = DEFAULT, v = -v WHERE id %% 11 = %s", (self.one(10),)),
             ("DELETE FROM ident WHERE id %% 13 = %s", (self.one(12),)),
+        ))
+
+    def number(self):
+        k = self.one(6)
+        some = "ctid = (SELECT min(ctid) FROM numbered_bag WHERE a = %s)"
+        yield self.random.choice((
+            ("INSERT INTO numbered (k, x) VALUES (%s, %s)", (k, self.big())),
+            ("UPDATE numbered SET n = DEFAULT WHERE k = %s", (k,)),
+            ("UPDATE numbered SET n = DEFAULT, k = %s WHERE k = %s", (self.one(6), k)),
+            ("UPDATE numbered SET x = %s WHERE k = %s", (self.big(), k)),
+            ("DELETE FROM numbered WHERE k = %s", (k,)),
+            ("INSERT INTO numbered_bag (a, x) VALUES (%s, %s)", (k % 2, self.big())),
+            (f"UPDATE numbered_bag SET n = DEFAULT WHERE {some}", (k % 2,)),
+            (f"UPDATE numbered_bag SET a = 1 - a WHERE {some}", (k % 2,)),
+            (f"DELETE FROM numbered_bag WHERE {some}", (k % 2,)),
         ))
 
     def big(self):
