@@ -119,7 +119,6 @@ static void take_txn(pen_reader *reader, pen_txn *txn)
 {
     pen_stream *stream = reader->stream;
     pen_lsn end_lsn = txn->end_lsn;
-    pen_counter_add(&stream->txns_received, 1);
     reader->over_budget = false;
     if (txn->commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
         /* On the target already, or nothing in it: only the position moves. */
@@ -128,6 +127,7 @@ static void take_txn(pen_reader *reader, pen_txn *txn)
     } else {
         reader->waiting = txn;
         reader->received_lsn = end_lsn;
+        pen_counter_add(&stream->txns_handed, 1);
     }
     /* The next commit record cannot lie before the end of this one. */
     if (is_beyond_end(reader, end_lsn)) {

@@ -292,6 +292,7 @@ static void add_guard(builder *b, const pen_change *chg)
 
 static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t number)
 {
+    PEN_ASSERT(chg->kind != PEN_CHANGE_TRUNCATE); /* its text is made each time */
     const pen_target *target = chg->rel->target;
     /* The longest, an update of identity columns, names a column at most five times. */
     size_t most = 5 * (size_t)target->rel->column_count + 1;
@@ -324,7 +325,7 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
         build_delete(&b);
         break;
     case PEN_CHANGE_TRUNCATE:
-        PEN_ASSERT(!"TRUNCATE is not prepared");
+        break;
     }
     if (st->guarded) {
         add_guard(&b, chg);
@@ -432,8 +433,8 @@ bool pen_statement_bind(const pen_statement *statement, const pen_change *chg, c
     for (uint32_t i = 0; i < statement->param_count; i++) {
         const pen_value *tuple =
             statement->param_old[i] ? chg->old_tuple.values : chg->new_tuple.values;
-        const pen_value *value = &tuple[statement->param_columns[i]];
-        if (value->kind == PEN_VALUE_UNCHANGED) {
+        const pen_value *value = tuple == NULL ? NULL : &tuple[statement->param_columns[i]];
+        if (value == NULL || value->kind == PEN_VALUE_UNCHANGED) {
             return pen_error_set(
                 err, PEN_ERROR_FATAL,
                 "the source did not send column \"%s\" of %s.%s, which is needed to find the row; "

@@ -36,7 +36,7 @@ pen_statement *pen_statements_for(pen_statements *statements, const pen_change *
 
 /* Fills the parameter arrays (of at least param_count elements); the values are borrowed from
  * `chg`. Errors: PEN_ERROR_FATAL when a value that the statement needs did not come (unchanged
- * TOAST). */
+ * TOAST, or no old row). */
 PEN_MUST_CHECK bool pen_statement_bind(const pen_statement *statement, const pen_change *chg,
                                        const char **values, int *lengths, int *formats,
                                        pen_error *err);
@@ -44,7 +44,7 @@ PEN_MUST_CHECK bool pen_statement_bind(const pen_statement *statement, const pen
 /* The TRUNCATE for `chg`, given (free() it). Not prepared: rare, and its shape varies. */
 char *pen_statement_truncate(const pen_change *chg);
 
-/* Describes `chg` for a message: "UPDATE of public.t, key (id)=(7)", cut to `size`. */
+/* Describes `chg` for a message: "UPDATE of public.t, key id=7", cut to `size`. */
 void pen_change_describe(const pen_change *chg, char *text, size_t size);
 
 #endif

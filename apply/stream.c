@@ -410,7 +410,7 @@ static void show(pen_run *run)
         {"transactions", PEN_FIELD_U64, .u64 = txns},
         {"rate", PEN_FIELD_DOUBLE, .real = (double)(txns - run->shown_txns) / seconds},
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
-        {"waiting", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->txns_received) - txns},
+        {"waiting", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->txns_handed) - txns},
         {"applied_lsn", PEN_FIELD_TEXT,
          .text = pen_lsn_format(pen_cell_read(&stream->applied_lsn), applied)},
         {"durable_lsn", PEN_FIELD_TEXT,

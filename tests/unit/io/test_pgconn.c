@@ -1,0 +1,148 @@
+#include "io/pgconn.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+/* Parts of passwords: none of them may show in any message. */
+static const char *const secrets[] = {"s3cret", "h1dden"};
+
+static void expect_hidden(const char *conninfo, const pen_error *err)
+{
+    for (size_t i = 0; i < PEN_COUNTOF(secrets); i++) {
+        cr_assert_null(strstr(err->text, secrets[i]), "%s\nshows in: %s", conninfo, err->text);
+    }
+}
+
+Test(pgconn, strings_that_can_be_read)
+{
+    const char *const right[] = {"host=a dbname=b user=c password='d e'",
+                                 "postgresql://u:p%40ss@h:5432/db?sslmode=require",
+                                 "postgres://h1,h2:5433/db",
+                                 "dbname=x",
+                                 "",
+                                 "host='/var/run' port=1"};
+    for (size_t i = 0; i < PEN_COUNTOF(right); i++) {
+        pen_error err = {.text = ""};
+        cr_assert(pen_pgconn_check_conninfo(right[i], "source", &err), "%s: %s", right[i],
+                  err.text);
+    }
+}
+
+Test(pgconn, strings_that_cannot_be_read_hide_their_passwords)
+{
+    const char *const wrong[] = {
+        "host=a password=s3cret nonsense",
+        "host=a password='s3cret",
+        "password=s3cret =",
+        "password = s3cret unknown_word=1",
+        "password=s3cret host",
+        "passwort=s3cret",
+        "postgresql://u:s3cret@h:5432/db?nonsense=1",
+        "postgresql://u:s3cret@[::1/db",
+        "postgresql://u:s3cret@h/db?sslmode",
+        "postgresql://h/db?password=s3cret&nonsense=1",
+        "postgresql://u:s3cret%ZZ@h/db",
+        "postgres://u:s3cret@h:1/db?a=b=h1dden",
+        "postgresql//u:s3cret@h/db",
+        "u:s3cret@h",
+    };
+    for (size_t i = 0; i < PEN_COUNTOF(wrong); i++) {
+        pen_error err = {.text = ""};
+        cr_assert_not(pen_pgconn_check_conninfo(wrong[i], "target", &err), "%s", wrong[i]);
+        cr_assert_eq(err.kind, PEN_ERROR_CONFIG);
+        cr_assert_not_null(strstr(err.text, "--target"), "%s", err.text);
+        expect_hidden(wrong[i], &err);
+    }
+}
+
+static bool open_source(const char *conninfo, pen_error *err)
+{
+    const pen_pgconn_options options = {
+        .conninfo = conninfo, .side = "source", .application_name = "penstock test"};
+    pen_pgconn *conn = (pen_pgconn *)(uintptr_t)16;
+    bool ok = pen_pgconn_open(&options, &conn, err);
+    cr_assert(ok || conn == NULL);
+    pen_pgconn_close(conn);
+    return ok;
+}
+
+Test(pgconn, a_server_that_is_not_there_may_come_back, .timeout = 60)
+{
+    const char *const away[] = {
+        "host=/nonexistent/penstock user=u password=s3cret dbname=d",
+        "postgresql://u:s3cret@127.0.0.1:1/db",
+        "postgresql://u:s3cret@127.0.0.1:1/db?password=h1dden",
+        "host=127.0.0.1 port=1 user=u password='s3cret h1dden'",
+    };
+    for (size_t i = 0; i < PEN_COUNTOF(away); i++) {
+        pen_error err;
+        cr_assert_not(open_source(away[i], &err), "%s", away[i]);
+        cr_assert_eq(err.kind, PEN_ERROR_RETRY, "%s: %s", away[i], err.text);
+        cr_assert_not_null(strstr(err.text, "source: cannot connect"), "%s", err.text);
+        cr_assert_null(strchr(err.text, '\n'), "one line: %s", err.text);
+        expect_hidden(away[i], &err);
+    }
+}
+
+Test(pgconn, strings_that_libpq_reads_and_cannot_use, .timeout = 60)
+{
+    const char *const wrong[] = {
+        "host=127.0.0.1 port=nonsense password=s3cret",
+        "host=127.0.0.1 port=99999 password=s3cret",
+        "postgresql://u:s3cret@127.0.0.1:1/db?sslmode=nonsense",
+        /* A password that is not percent-encoded: libpq takes a part of it for the port. */
+        "postgresql://u:s3cret@127.0.0.1:h1dden/db",
+        "postgresql://u:s3cret@h1dden:nonsense@127.0.0.1:1/db",
+        "postgresql://u:h1dden@s3cret@127.0.0.1:1/db",
+    };
+    for (size_t i = 0; i < PEN_COUNTOF(wrong); i++) {
+        pen_error err;
+        cr_assert_not(open_source(wrong[i], &err), "%s", wrong[i]);
+        cr_assert_eq(err.kind, PEN_ERROR_CONFIG, "%s: %s", wrong[i], err.text);
+        cr_assert_not_null(strstr(err.text, "--source"), "%s", err.text);
+        expect_hidden(wrong[i], &err);
+    }
+}
+
+Test(pgconn, closing_nothing)
+{
+    pen_pgconn_close(NULL);
+    pen_pgresult_clear(NULL);
+}
+
+Test(pgconn, what_an_sqlstate_means)
+{
+    static const struct {
+        const char *sqlstate;
+        pen_error_kind kind;
+    } cases[] = {
+        {"40001", PEN_ERROR_RETRY}, /* serialization_failure */
+        {"40P01", PEN_ERROR_RETRY}, /* deadlock_detected */
+        {"55P03", PEN_ERROR_RETRY}, /* lock_not_available */
+        {"55006", PEN_ERROR_RETRY}, /* object_in_use: the slot is active */
+        {"57014", PEN_ERROR_RETRY}, /* query_canceled */
+        {"57P01", PEN_ERROR_RETRY}, /* admin_shutdown */
+        {"57P02", PEN_ERROR_RETRY}, /* crash_shutdown */
+        {"57P03", PEN_ERROR_RETRY}, /* cannot_connect_now */
+        {"08000", PEN_ERROR_RETRY}, /* all of class 08, connection exceptions */
+        {"08006", PEN_ERROR_RETRY},    {"08P01", PEN_ERROR_RETRY},
+        {"53000", PEN_ERROR_RETRY}, /* all of class 53, insufficient resources */
+        {"53100", PEN_ERROR_RETRY},    {"53300", PEN_ERROR_RETRY},
+        {"XX000", PEN_ERROR_RETRY},    /* Neon's proxy answers it for nearly everything */
+        {"23505", PEN_ERROR_CONFLICT}, /* unique_violation */
+        {"23P01", PEN_ERROR_CONFLICT}, /* exclusion_violation */
+        {"23503", PEN_ERROR_CONFLICT}, /* foreign_key_violation */
+        {"23502", PEN_ERROR_FATAL},    /* not_null_violation */
+        {"23514", PEN_ERROR_FATAL},    /* check_violation */
+        {"22012", PEN_ERROR_FATAL},    /* division_by_zero: a guard */
+        {"28P01", PEN_ERROR_FATAL},    /* invalid_password */
+        {"40002", PEN_ERROR_FATAL},    {"42P01", PEN_ERROR_FATAL}, /* undefined_table */
+        {"42501", PEN_ERROR_FATAL},                                /* insufficient_privilege */
+        {"55000", PEN_ERROR_FATAL},    {"57000", PEN_ERROR_FATAL},
+        {"XX001", PEN_ERROR_FATAL}, /* data_corrupted */
+        {"00000", PEN_ERROR_FATAL},    {"", PEN_ERROR_FATAL},
+    };
+    for (size_t i = 0; i < PEN_COUNTOF(cases); i++) {
+        cr_assert_eq(pen_sqlstate_kind(cases[i].sqlstate), cases[i].kind, "%s", cases[i].sqlstate);
+    }
+}
