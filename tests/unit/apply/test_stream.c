@@ -82,13 +82,20 @@ static pen_error failure(pen_error_kind kind, const char *text)
 
 Test(stream, the_first_failure_wins)
 {
-    pen_error first = failure(PEN_ERROR_CONFLICT, "first");
+    pen_error first = failure(PEN_ERROR_CONFLICT, "first; start again");
     pen_error second = failure(PEN_ERROR_FATAL, "second");
     pen_stream_fail(stream, &first);
     expect(PEN_STOP_ABORT, PEN_REASON_FAILED);
     pen_stream_fail(stream, &second);
-    cr_assert_str_eq(stream->failure.text, "first");
+    cr_assert_str_eq(stream->failure.text, "first; start again");
     cr_assert_eq(stream->failure.kind, PEN_ERROR_CONFLICT);
+}
+
+Test(stream, a_failure_says_what_to_do_next)
+{
+    pen_error lost = failure(PEN_ERROR_RETRY, "lost");
+    pen_stream_fail(stream, &lost);
+    cr_assert_str_eq(stream->failure.text, "lost; start again to go on, nothing is lost");
 }
 
 Test(stream, a_failure_says_more_than_the_wish_to_stop)
@@ -140,8 +147,9 @@ Test(stream, of_failures_at_once_one_is_kept_whole)
         char second[2000];
         memset(first, 'a', sizeof(first) - 1);
         memset(second, 'b', sizeof(second) - 1);
-        first[sizeof(first) - 1] = '\0';
-        second[sizeof(second) - 1] = '\0';
+        /* Whoever says already what to do keeps its words as they are. */
+        strcpy(first + sizeof(first) - sizeof("start again"), "start again");
+        strcpy(second + sizeof(second) - sizeof("start again"), "start again");
         stream->failure.kind = PEN_ERROR_NONE;
         pthread_t other;
         cr_assert_eq(pthread_create(&other, NULL, fail_once, second), 0);
