@@ -346,6 +346,9 @@ Test(statement, identity_columns_of_whole_rows_have_room)
                             "2 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16");
     const pen_statement *st = pen_statements_for(statements, &chg, false);
     cr_assert_eq(st->param_count, 5 * RIG_COLUMNS);
+    /* One that changed is enough for the row to be put in anew. */
+    cr_assert_not_null(strstr(st->sql, "AND (c IS NOT DISTINCT FROM $17 AND c IS NOT"));
+    cr_assert_not_null(strstr(st->sql, "AND (c IS DISTINCT FROM $49 OR c IS DISTINCT"));
 }
 
 Test(statement, binary_values_and_null_are_bound_as_such)
