@@ -40,8 +40,12 @@ static const char *const table_sql =
     "  SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)"
     " SELECT t.oid, t.relkind, (SELECT pg_catalog.min(oid) FROM tied) AS group_oid,"
     "  EXISTS (SELECT 1 FROM fk, tree WHERE tree.oid IN (fk.conrelid, fk.confrelid)) AS has_fk,"
+    "  EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k, tree WHERE k.condeferrable"
+    "   AND tree.oid IN (k.conrelid, k.confrelid)) AS deferrable,"
     "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid AND fk.confdeltype = 'c')"
     "   AS cascades_from,"
+    "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid"
+    "   AND fk.confdeltype IN ('c', 'n', 'd')) AS delete_acts,"
     "  EXISTS (SELECT 1 FROM fk, tree WHERE fk.conrelid = tree.oid AND fk.confdeltype = 'c')"
     "   AS cascades_to,"
     "  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i WHERE i.indrelid = t.oid"
@@ -62,10 +66,8 @@ static const char *const columns_sql =
     "SELECT a.attname, pg_catalog.quote_ident(a.attname) AS quoted, a.atttypid,"
     " a.attgenerated <> '' AS generated, a.attidentity = 'a' AS identity_always,"
     /* Built-in types alone: the `=` of an extension's is not found with an empty search_path. */
-    " a.atttypid < 16384"
-    " AND a.atttypid <> 'pg_catalog.interval'::pg_catalog.regtype"
-    /* bpchar without a length keeps the blanks that its = does not see, whatever its opclass says
-     */
+    " a.atttypid < 16384 AND a.atttypid <> 'pg_catalog.interval'::pg_catalog.regtype"
+    /* bpchar without a length keeps blanks that its = does not see, whatever its opclass says. */
     " AND (a.atttypid <> 'pg_catalog.bpchar'::pg_catalog.regtype OR a.atttypmod >= 0)"
     " AND EXISTS ("
     "  SELECT 1 FROM pg_catalog.pg_opclass o"
@@ -343,7 +345,9 @@ static void find_scope(pen_target *target, const pen_pgresult *table)
     target->inserts_free = !target->partitioned && target->scope != PEN_SCOPE_ALL &&
                            !is_true(pen_pgresult_named(table, 0, "has_fk")) &&
                            atoi(pen_pgresult_named(table, 0, "unique_count")) == 0;
+    target->deferrable = is_true(pen_pgresult_named(table, 0, "deferrable"));
     target->cascades_from = is_true(pen_pgresult_named(table, 0, "cascades_from"));
+    target->delete_acts = is_true(pen_pgresult_named(table, 0, "delete_acts"));
     target->cascades_to = is_true(pen_pgresult_named(table, 0, "cascades_to"));
     target->row_seed = target->oid;
     target->group_hash = pen_keyhash_table(to_oid(pen_pgresult_named(table, 0, "group_oid")));

@@ -130,10 +130,18 @@ static bool run(pen_progress *progress, pen_error *err)
         /* [WORKERS-1] acquire: every commit is in applied_lsn; pairs with the release in
          * pen_stream_worker_done. */
         bool last = pen_cell_read(&stream->workers_done);
+        int happened = 0;
         if (!last) {
-            (void)pen_parker_park(&stream->progress_parker, -1, 0, BARRIER_EVERY_MS);
+            happened =
+                pen_parker_park(&stream->progress_parker, pen_pgconn_socket(progress->control),
+                                PEN_PARK_READABLE, BARRIER_EVERY_MS);
         } else {
             pen_parker_cancel(&stream->progress_parker);
+        }
+        /* Nothing was asked, so this is a notice, or the end: an idle stream notices here that the
+         * target went away. */
+        if ((happened & PEN_PARK_READABLE) && !pen_pgconn_consume(progress->control, err)) {
+            return false;
         }
         if (!pen_checkpoint_poll(progress->file, err) || !advance(progress, last, err)) {
             return false;

@@ -119,7 +119,6 @@ static void take_txn(pen_reader *reader, pen_txn *txn)
 {
     pen_stream *stream = reader->stream;
     pen_lsn end_lsn = txn->end_lsn;
-    pen_counter_add(&stream->txns_received, 1);
     reader->over_budget = false;
     if (txn->commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
         /* On the target already, or nothing in it: only the position moves. */
@@ -128,6 +127,7 @@ static void take_txn(pen_reader *reader, pen_txn *txn)
     } else {
         reader->waiting = txn;
         reader->received_lsn = end_lsn;
+        pen_counter_add(&stream->txns_handed, 1);
     }
     /* The next commit record cannot lie before the end of this one. */
     if (is_beyond_end(reader, end_lsn)) {
@@ -231,10 +231,8 @@ static bool receive(pen_reader *reader, bool *idle, pen_error *err)
             take_keepalive(reader, &event);
             break;
         case PEN_EVENT_END:
-            return pen_error_set(
-                err, PEN_ERROR_RETRY,
-                "source: the server ended the stream (it is being shut down?); start "
-                "again when it is back, nothing is lost");
+            return pen_error_set(err, PEN_ERROR_RETRY,
+                                 "source: the server ended the stream (is it being shut down?)");
         }
     }
     return true;

@@ -45,7 +45,9 @@ typedef struct pen_target {
     uint64_t row_seed;        /* names the identity constraint for key hashing */
     uint64_t group_hash;      /* key of the table and all that is tied to it */
     bool inserts_free;        /* no unique index, FK or trigger: two inserts cannot meet */
+    bool deferrable;          /* has a constraint that can be checked at COMMIT */
     bool cascades_from;       /* an enforced FK deletes rows elsewhere when one is deleted here */
+    bool delete_acts;         /* the same, or it sets them to NULL or their default */
     bool cascades_to;         /* an enforced FK deletes rows here when one is deleted elsewhere */
     bool fresh;               /* dispatcher: no change has used this version yet */
 } pen_target;

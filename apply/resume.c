@@ -266,7 +266,8 @@ static bool same_fact(const char *name, const char *what, const char *recorded, 
            pen_error_set(
                err, PEN_ERROR_FATAL,
                "the stream \"%s\" was begun with %s %s, but now it is %s: going on could lose or "
-               "mix data. Point --source and --slot back to what they were, or begin a new "
+               "mix data. Point --source, --slot and --publication back to what they were, or "
+               "begin a new "
                "stream under another --name",
                name, what, recorded, now);
 }
@@ -277,7 +278,8 @@ static bool check_same_source(pen_pgconn *target, const pen_options *options,
     const char *const values[] = {options->name};
     pen_pgresult *res = NULL;
     if (!pen_pgconn_exec(target, "read which source the stream has",
-                         "SELECT system_identifier, timeline, database, slot FROM penstock.stream"
+                         "SELECT system_identifier, timeline, database, slot, publication"
+                         " FROM penstock.stream"
                          " WHERE name = $1",
                          1, values, &res, err)) {
         return false;
@@ -295,7 +297,9 @@ static bool check_same_source(pen_pgconn *target, const pen_options *options,
                             err) &&
                   same_fact(name, "the source database", pen_pgresult_value(res, 0, 2),
                             resume->identity.database, err) &&
-                  same_fact(name, "the slot", pen_pgresult_value(res, 0, 3), options->slot, err)
+                  same_fact(name, "the slot", pen_pgresult_value(res, 0, 3), options->slot, err) &&
+                  same_fact(name, "the publication", pen_pgresult_value(res, 0, 4),
+                            options->publication, err)
             : pen_error_set(
                   err, PEN_ERROR_FATAL,
                   "target: there is a progress row for \"%s\" but nothing that says which "

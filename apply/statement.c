@@ -307,6 +307,12 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
         build_insert(&b);
         break;
     case PEN_CHANGE_UPDATE:
+        if (tells_identity(target, chg) && target->delete_acts) {
+            /* To take the row out would act on the rows that reference it, which the source did
+             * not: only where the identity did not change. */
+            add_update(&b, chg, true);
+            break;
+        }
         if (tells_identity(target, chg)) {
             build_identity_update(&b, chg);
             st->guarded = true;

@@ -79,6 +79,13 @@ void pen_stream_fail(pen_stream *stream, const pen_error *err)
     pthread_mutex_lock(&stream->failure_lock);
     if (stream->failure.kind == PEN_ERROR_NONE) {
         stream->failure = *err;
+        /* Unless whoever found it knows better what to do. */
+        if (strstr(err->text, "start again") == NULL) {
+            pen_error_advise(&stream->failure, err->kind == PEN_ERROR_RETRY
+                                                   ? "start again to go on, nothing is lost"
+                                                   : "start again when that is mended, nothing is "
+                                                     "lost");
+        }
     }
     pthread_mutex_unlock(&stream->failure_lock);
     pen_stream_stop(stream, PEN_STOP_ABORT, PEN_REASON_FAILED);
@@ -338,6 +345,24 @@ fail:
     return false;
 }
 
+/* Until the threads run there is nothing to finish: a signal ends the process at once, with the
+ * exit code of a stop. A slot that is just being created is found by the next start. */
+static void stop_early(int signal)
+{
+    static const char words[] =
+        "penstock: stopped before the stream began; the same command goes on, nothing is lost\n";
+    (void)signal;
+    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
+    _exit(3);
+}
+
+static void stop_early_on_signals(void)
+{
+    struct sigaction action = {.sa_handler = stop_early};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
 static bool open_signals(pen_run *run, pen_error *err)
 {
     sigset_t signals;
@@ -385,7 +410,7 @@ static void show(pen_run *run)
         {"transactions", PEN_FIELD_U64, .u64 = txns},
         {"rate", PEN_FIELD_DOUBLE, .real = (double)(txns - run->shown_txns) / seconds},
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
-        {"waiting", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->txns_received) - txns},
+        {"waiting", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->txns_handed) - txns},
         {"applied_lsn", PEN_FIELD_TEXT,
          .text = pen_lsn_format(pen_cell_read(&stream->applied_lsn), applied)},
         {"durable_lsn", PEN_FIELD_TEXT,
@@ -508,6 +533,7 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
     memset(err, 0, sizeof(*err));
     pen_run run = {.stream = stream_create(options, err), .signal_fd = -1};
     pen_stream *stream = run.stream;
+    stop_early_on_signals();
     run.started_us = pen_now_us();
     run.shown_us = run.started_us;
     bool ok = err->kind == PEN_ERROR_NONE && prepare(&run, err) && open_signals(&run, err);

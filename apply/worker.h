@@ -17,6 +17,7 @@ typedef struct pen_worker {
     pen_thread thread;
     pen_pipeline *pipeline;
     pen_statements *statements;
+    bool deferred; /* the open transaction checks its deferrable constraints at COMMIT */
     /* parameters of the statement at hand, grown as needed */
     const char **values;
     int *lengths;

@@ -15,7 +15,7 @@ void pen_assert_failed(const char *cond, const char *file, int line, const char 
 
 static void *checked(void *ptr, size_t size)
 {
-    if (ptr == NULL && size > 0) {
+    if (ptr == NULL) {
         fprintf(stderr,
                 "penstock: out of memory asking for %zu bytes; start again with a smaller "
                 "--memory, nothing is lost\n",
@@ -27,17 +27,17 @@ static void *checked(void *ptr, size_t size)
 
 void *pen_malloc(size_t size)
 {
-    return checked(malloc(size), size);
+    return checked(malloc(size == 0 ? 1 : size), size);
 }
 
 void *pen_calloc(size_t count, size_t size)
 {
-    return checked(calloc(count, size), size);
+    return checked(calloc(count == 0 ? 1 : count, size == 0 ? 1 : size), size);
 }
 
 void *pen_realloc(void *ptr, size_t size)
 {
-    return checked(realloc(ptr, size), size);
+    return checked(realloc(ptr, size == 0 ? 1 : size), size);
 }
 
 char *pen_strdup(const char *text)

@@ -15,6 +15,7 @@
 #define PEN_MUST_CHECK      __attribute__((warn_unused_result))
 #define PEN_PRINTF(fmt, va) __attribute__((format(printf, fmt, va)))
 #define PEN_NORETURN        __attribute__((noreturn))
+#define PEN_NEVER_NULL      __attribute__((returns_nonnull))
 
 #define PEN_CACHE_LINE 64
 #define PEN_ALIGNED    _Alignas(PEN_CACHE_LINE)
@@ -31,12 +32,12 @@ PEN_NORETURN void pen_assert_failed(const char *cond, const char *file, int line
 /* malloc, calloc and realloc that do not return NULL: with memory counted against --memory, an
  * allocation that fails means that the machine is out of memory, and a replicator that dies there
  * loses nothing. Each gives memory that free() takes. */
-void *pen_malloc(size_t size);
-void *pen_calloc(size_t count, size_t size);
-void *pen_realloc(void *ptr, size_t size);
+PEN_NEVER_NULL void *pen_malloc(size_t size);
+PEN_NEVER_NULL void *pen_calloc(size_t count, size_t size);
+PEN_NEVER_NULL void *pen_realloc(void *ptr, size_t size);
 /* Gives a copy of the NUL-terminated `text`. */
-char *pen_strdup(const char *text);
+PEN_NEVER_NULL char *pen_strdup(const char *text);
 /* Gives memory aligned to a cache line, zeroed; `size` in bytes, rounded up to whole lines. */
-void *pen_alloc_lines(size_t size);
+PEN_NEVER_NULL void *pen_alloc_lines(size_t size);
 
 #endif

@@ -59,6 +59,13 @@ bool pen_error_context(pen_error *err, const char *fmt, ...)
     return false;
 }
 
+bool pen_error_advise(pen_error *err, const char *advice)
+{
+    size_t used = strnlen(err->text, sizeof(err->text) - 1);
+    snprintf(err->text + used, sizeof(err->text) - used, "; %s", advice);
+    return false;
+}
+
 int pen_error_exit_code(pen_error_kind kind)
 {
     return kind == PEN_ERROR_CONFIG ? 2 : 1;

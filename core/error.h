@@ -36,6 +36,9 @@ bool pen_error_set_errno(pen_error *err, pen_error_kind kind, int sys_errno, con
 /* Puts "context: " before the text. Returns false always. */
 bool pen_error_context(pen_error *err, const char *fmt, ...) PEN_PRINTF(2, 3);
 
+/* Puts "; advice" behind the text: what to do next. Returns false always. */
+bool pen_error_advise(pen_error *err, const char *advice);
+
 /* The exit code that CLI users see for an error of this kind: 1, or 2 for configuration. */
 int pen_error_exit_code(pen_error_kind kind);
 

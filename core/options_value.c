@@ -2,6 +2,7 @@
 
 #include "core/conninfo.h"
 #include "core/nearest.h"
+#include "core/text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -396,15 +397,11 @@ bool pen_option_set(pen_option_reader *reader, int row, pen_option_level level, 
 
 static char *show_list(const pen_option_list *list)
 {
-    size_t size = 1;
+    pen_text text = {0};
     for (size_t i = 0; i < list->count; i++) {
-        size += strlen(list->items[i]) + 1;
+        pen_text_appendf(&text, "%s%s", i > 0 ? "," : "", list->items[i]);
     }
-    char *text = pen_calloc(size, 1);
-    for (size_t i = 0; i < list->count; i++) {
-        strcat(strcat(text, i > 0 ? "," : ""), list->items[i]);
-    }
-    return text;
+    return pen_text_take(&text);
 }
 
 /* Gives the word with this number of "one|two|three". */

@@ -251,6 +251,7 @@ static bool read_row(reading *in, pen_change_kind kind, pen_change **made)
     if (!read_row_header(in, &rel, &tuple_kind)) {
         return false;
     }
+    PEN_ASSERT(rel != NULL);
     bool has_old = tuple_kind == 'K' || tuple_kind == 'O';
     if (has_old ? kind == PEN_CHANGE_INSERT : tuple_kind != 'N' || kind == PEN_CHANGE_DELETE) {
         return malformed(in, "tuple kind 0x%02X is not one that this message may have", tuple_kind);

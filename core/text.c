@@ -12,6 +12,7 @@ static void make_room(pen_text *text, size_t more)
         text->capacity = needed * 2 < 64 ? 64 : needed * 2;
         text->data = pen_realloc(text->data, text->capacity);
     }
+    PEN_ASSERT(text->data != NULL);
 }
 
 void pen_text_append(pen_text *text, const char *piece)

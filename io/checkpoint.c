@@ -65,7 +65,7 @@ static bool sync_directory(const char *path)
     char *dir = pen_strdup(path);
     char *slash = strrchr(dir, '/');
     if (slash == NULL) {
-        strcpy(dir, "."); /* fits: a path has at least one byte */
+        memcpy(dir, ".", 2); /* fits: a path has at least one byte */
     } else {
         slash[slash == dir ? 1 : 0] = '\0';
     }

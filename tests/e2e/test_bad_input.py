@@ -84,10 +84,26 @@ def test_bad_uri(one_table, side, uri):
 
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_port_that_is_none(one_table, side):
-    """A URI in form, so only connecting shows it."""
+    """What stands there could be the end of a password, so it is not repeated."""
     run = one_table.penstock.start(**{side: "postgresql://user:tops3cret@host:notaport/db"})
-    assert run.wait(20) in (FAILED, USAGE)
-    assert "notaport" in run.the_error() and "tops3cret" not in run.stderr
+    run.wait(20, expect=USAGE)
+    assert f"--{side}" in run.the_error() and "notaport" not in run.the_error()
+    assert "tops3cret" not in run.stderr
+
+
+def test_port_out_of_range(one_table):
+    run = one_table.penstock.start(source="postgresql://user:tops3cret@host:99999/db")
+    run.wait(20, expect=USAGE)
+    assert "99999" in run.the_error() and "tops3cret" not in run.stderr
+
+
+@pytest.mark.parametrize("uri", ["postgresql://user:tops@3cret@127.0.0.1:1/db",
+                                 "postgresql://user:tops/3cret@127.0.0.1:1/db"])
+def test_password_that_is_not_encoded(one_table, uri):
+    """libpq takes a part of it for a host or a port, and would repeat it."""
+    run = one_table.penstock.start(target=uri)
+    run.wait(20, expect=USAGE)
+    assert "3cret" not in run.stderr and "tops" not in run.stderr
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

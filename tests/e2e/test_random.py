@@ -34,6 +34,8 @@ class Scenario:
             {}, {}, {"batch_transactions": "1"}, {"batch_rows": "2"}, {"memory": "16MB"},
             {"batch_transactions": "3", "memory": "16MB"}))
         self.sessions = chance.choice((1, 3, 5, 8))
+        self.by_root = chance.random() < 0.3
+        self.layout = chance.random() < 0.3
 
     def __str__(self):
         return ", ".join(f"{name} {value}" for name, value in vars(self).items())
@@ -122,10 +124,11 @@ class Keeper(threading.Thread):
             raise self.failure
 
 
-def catch_up(pair, scenario):
+def catch_up(pair, scenario, **end):
     deadline = time.monotonic() + 60
     while True:
-        run = pair.penstock.start("--stop-when-caught-up", workers=scenario.workers, **scenario.limits)
+        run = pair.penstock.start(*([] if end else ["--stop-when-caught-up"]), workers=scenario.workers,
+                                  **scenario.limits, **end)
         code = run.wait(120)
         if code == DONE or "is in use by" not in run.stderr or time.monotonic() > deadline:
             assert code == DONE, run.stderr[-4000:]
@@ -133,14 +136,22 @@ def catch_up(pair, scenario):
         time.sleep(0.05)
 
 
+def stop_on_the_way(pair, scenario, history, seed):
+    """--stop-at is exact: what had committed by then, and nothing more."""
+    chance = random.Random(f"stops {seed}")
+    for tick in sorted(chance.sample(range(1, history.tick), 4)):
+        catch_up(pair, scenario, stop_at=history.position[tick])
+        assert pair.on_target(TICK) == [(tick,)]
+        assert pair.on_target(DIGEST)[0] == history.state[tick]
+
+
 @pytest.mark.parametrize("seed", [int(ONE)] if ONE else range(SEEDS))
 def test_history(make_pair, seed):
     scenario = Scenario(seed)
     print(f"seed {seed}: {scenario}")
     pair = make_pair(scenario.role)
-    history = History(pair, seed, sessions=scenario.sessions, cascades=scenario.role == "postgres",
-                      trigger=scenario.trigger)
-    pair.make_slot()
+    history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout)
+    history.make_slot(scenario.by_root)
     history.begin()
     watcher = Watcher(pair, history)
     keeper = Keeper(pair, seed, scenario)
@@ -151,6 +162,8 @@ def test_history(make_pair, seed):
         history.run()
         if keeper.is_alive():
             keeper.finish()
+        if scenario.mode == "after":
+            stop_on_the_way(pair, scenario, history, seed)
         catch_up(pair, scenario)
     finally:
         keeper.over.set()

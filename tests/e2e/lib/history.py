@@ -14,8 +14,17 @@ import psycopg2
 
 # Every snapshot of the target must show these as the source had them at some commit. (TRUNCATE is not
 # MVCC-safe, and a changed row type changes the digest, so those tables are compared at the end only.)
-DIGESTED = ("acct", "ledger", "hot", "hits", "comp", "txt", "num", "bag", "byidx", "uniq", "places",
-            "parent", "child", "ward", "tree", "ident", "wide", "wide_full", "part", "stamped")
+DIGESTED = {
+    "acct": "id, balance, note", "ledger": "acct, amount", "hot": "id, n", "hits": "hot, remark",
+    "comp": "a, b, v", "txt": "k, v", "num": "k, v", "bag": "a, b, f, j, n, c, w", "byidx": "id, code, n",
+    "uniq": "id, code, n", "places": "id, place", "parent": "id, v", "child": "id, parent, v",
+    "ward": "id, parent, later", "tree": "id, up", "ident": "id, v, twice",
+    "numbered": "k, n, x", "numbered_bag": "a, n, x", "wide": "id, n, x, y, z",
+    "wide_full": "id, n, x, y", "part": "id, k, v", "stamped": "id, v, loud",
+}
+DIGEST = "SELECT " + ", ".join(
+    f"(SELECT coalesce(sum(hashtext(ROW({columns})::text)::bigint), 0) FROM {table})"
+    for table, columns in DIGESTED.items())
 
 SCHEMA = """
 CREATE TABLE clock (one int PRIMARY KEY, tick bigint NOT NULL);
@@ -43,6 +52,10 @@ CREATE TABLE ward (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CA
 CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree);
 CREATE TABLE ident (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int,
     twice int GENERATED ALWAYS AS (v * 2) STORED);
+CREATE TABLE numbered (k int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, x text);
+ALTER TABLE numbered ALTER x SET STORAGE EXTERNAL;
+CREATE TABLE numbered_bag (a int, n int GENERATED ALWAYS AS IDENTITY (MAXVALUE 3 CYCLE), x text);
+ALTER TABLE numbered_bag ALTER x SET STORAGE EXTERNAL, REPLICA IDENTITY FULL;
 CREATE TABLE wide (id int PRIMARY KEY, n int, x text, y text, z bytea);
 ALTER TABLE wide ALTER x SET STORAGE EXTERNAL, ALTER y SET STORAGE EXTERNAL, ALTER z SET STORAGE EXTERNAL;
 CREATE TABLE wide_full (id int, n int, x text, y text);
@@ -67,10 +80,22 @@ CREATE FUNCTION make_loud() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN NEW.loud := upper(NEW.v); RETURN NEW; END $$;
 CREATE TRIGGER make_loud BEFORE INSERT OR UPDATE ON stamped FOR EACH ROW EXECUTE FUNCTION make_loud();
 """
+# A target that is not laid out as the source: other order, a column more, wider types.
+OTHER_LAYOUT = """
+ALTER TABLE acct DROP COLUMN balance, ADD COLUMN extra int DEFAULT 7, ADD COLUMN balance bigint NOT NULL,
+    ALTER id TYPE bigint;
+ALTER TABLE hits DROP COLUMN hot, ADD COLUMN hot bigint;
+ALTER TABLE comp DROP COLUMN v, ADD COLUMN extra text NOT NULL DEFAULT 'x', ADD COLUMN v int, ALTER b TYPE varchar(90);
+ALTER TABLE bag DROP COLUMN a, DROP COLUMN c, ADD COLUMN extra timestamptz DEFAULT now(), ADD COLUMN c char(4),
+    ADD COLUMN a bigint;
+ALTER TABLE uniq DROP COLUMN n, ADD COLUMN extra serial, ADD COLUMN n bigint;
+ALTER TABLE wide DROP COLUMN x, ADD COLUMN x text;
+ALTER TABLE wide_full DROP COLUMN n, ADD COLUMN n int;
+ALTER TABLE part ADD COLUMN extra int DEFAULT 1;
+ALTER TABLE ident DROP COLUMN twice, ADD COLUMN twice int GENERATED ALWAYS AS (v + v) STORED;
+"""
 INVARIANTS = """SELECT (SELECT coalesce(sum(balance), 0) FROM acct), (SELECT coalesce(sum(amount), 0) FROM ledger),
     (SELECT coalesce(sum(n), 0) FROM hot) - (SELECT count(*) FROM hits)"""
-DIGEST = "SELECT " + ", ".join(
-    f"(SELECT coalesce(sum(hashtext(t::text)::bigint), 0) FROM {name} t)" for name in DIGESTED)
 TICK = "SELECT coalesce(max(tick), 0) FROM clock"
 
 # Unique, foreign key, lock not available, deadlock, NULL, the division by zero with which a piece of
@@ -79,39 +104,51 @@ PASSING = ("23505", "23503", "55P03", "40P01", "23502", "22012", "54000")
 
 
 class History:
-    """What one seed writes. `cascades`: FKs need not be enforced on the target, so rows that go by
-    ON DELETE CASCADE may go; where they are, the target's own cascade takes the row first and its
-    delete in the stream finds none, which is left out here."""
+    """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's."""
 
-    def __init__(self, pair, seed, transactions=250, sessions=5, cascades=False, trigger=False):
+    def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False):
         self.pair = pair
         self.random = random.Random(seed)
         self.transactions = transactions
         self.sessions = sessions
-        self.cascades = cascades
         self.tick = 0
         self.columns_added = 0
         self.committed = 0
         self.refused = 0
         self.state = {}  # tick -> the digest
+        self.position = {}  # tick -> where the source's WAL was then
         self.work = [
             self.transfer, self.transfer, self.open_account, self.move_account, self.book, self.hit, self.hit,
             self.composite, self.text_key, self.numeric_key, self.put_in_bag, self.take_from_bag,
             self.by_index, self.unique, self.swap, self.rotate, self.family, self.family, self.climb,
-            self.identity, self.widen, self.widen_full, self.partition, self.stamp, self.fill, self.again,
+            self.identity, self.number, self.number, self.widen, self.widen_full, self.partition, self.stamp, self.fill, self.again,
             self.chain, self.grow,
         ]
         pair.schema(SCHEMA + (TRIGGER if trigger else ""))
+        if layout:
+            pair.on_target(OTHER_LAYOUT)
+
+    def make_slot(self, by_root):
+        """Partitions are published as what they are, or as their root."""
+        if not by_root:
+            self.pair.make_slot()
+            return
+        names = [name for _, name in self.pair.tables() if not name.startswith("part_")] + ["part"]
+        self.pair.on_source(f"CREATE PUBLICATION {self.pair.name} FOR TABLE {', '.join(names)}"
+                            " WITH (publish_via_partition_root = true)")
+        self.pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.pair.name,))
 
     def begin(self):
         """The first rows, once the slot is there."""
         self.pair.on_source("INSERT INTO clock VALUES (1, 0)")
         self.pair.on_source("INSERT INTO acct SELECT i, 0, '' FROM generate_series(1, 20) i")
         self.pair.on_source("INSERT INTO hot SELECT i, 0 FROM generate_series(1, 2) i")
-        self.state[0] = self.digest()
+        self.note()
 
-    def digest(self):
-        return self.pair.on_source(DIGEST)[0]
+    def note(self):
+        """Nobody else commits: this is the state at the tick."""
+        self.state[self.tick] = self.pair.on_source(DIGEST)[0]
+        self.position[self.tick] = self.pair.wal_lsn()
 
     def run(self):
         """To the end, or to the first thing that is not as it should be."""
@@ -171,7 +208,7 @@ class History:
         connection.commit()
         self.committed += 1
         self.tick += 1
-        self.state[self.tick] = self.digest()
+        self.note()
 
     def without_others(self, connections, open_):
         """What needs the tables for itself: TRUNCATE, a new column, target first."""
@@ -336,11 +373,7 @@ class History:
             yield "INSERT INTO parent VALUES (%s, 0)", (parent + 20,)
         elif which == 7:
             yield "UPDATE child SET parent = NULL WHERE parent = %s", (parent,)
-            if not self.cascades:
-                yield "DELETE FROM ward WHERE parent = %s", (parent,)
             yield "DELETE FROM parent WHERE id = %s", (parent,)
-        elif not self.cascades:
-            yield "UPDATE ward SET parent = NULL WHERE parent = %s", (parent,)
         else:
             yield "UPDATE parent SET id = %s WHERE id = %s", (self.one(6), parent)
 
@@ -358,7 +391,23 @@ class History:
         yield self.random.choice((
             ("INSERT INTO ident (v) VALUES (%s)", (self.one(100),)),
             ("UPDATE ident SET v = v + 1 WHERE id %% 7 = %s", (self.one(6),)),
+            ("UPDATE ident SET id = DEFAULT, v = -v WHERE id %% 11 = %s", (self.one(10),)),
             ("DELETE FROM ident WHERE id %% 13 = %s", (self.one(12),)),
+        ))
+
+    def number(self):
+        k = self.one(6)
+        some = "ctid = (SELECT min(ctid) FROM numbered_bag WHERE a = %s)"
+        yield self.random.choice((
+            ("INSERT INTO numbered (k, x) VALUES (%s, %s)", (k, self.big())),
+            ("UPDATE numbered SET n = DEFAULT WHERE k = %s", (k,)),
+            ("UPDATE numbered SET n = DEFAULT, k = %s WHERE k = %s", (self.one(6), k)),
+            ("UPDATE numbered SET x = %s WHERE k = %s", (self.big(), k)),
+            ("DELETE FROM numbered WHERE k = %s", (k,)),
+            ("INSERT INTO numbered_bag (a, x) VALUES (%s, %s)", (k % 2, self.big())),
+            (f"UPDATE numbered_bag SET n = DEFAULT WHERE {some}", (k % 2,)),
+            (f"UPDATE numbered_bag SET a = 1 - a WHERE {some}", (k % 2,)),
+            (f"DELETE FROM numbered_bag WHERE {some}", (k % 2,)),
         ))
 
     def big(self):

@@ -39,6 +39,15 @@ Test(error, context_goes_before)
     cr_assert_str_eq(err.sqlstate, "57P01");
 }
 
+Test(error, advice_goes_behind)
+{
+    pen_error err;
+    pen_error_set(&err, PEN_ERROR_RETRY, "the connection was lost");
+    cr_assert_not(pen_error_advise(&err, "start again"));
+    cr_assert_str_eq(err.text, "the connection was lost; start again");
+    cr_assert_eq(err.kind, PEN_ERROR_RETRY);
+}
+
 Test(error, long_texts_are_cut)
 {
     char words[4000];
@@ -55,6 +64,8 @@ Test(error, long_texts_are_cut)
     pen_error_context(&err, "%s", words);
     cr_assert_eq(strlen(err.text), sizeof(err.text) - 1);
     cr_assert_not_null(strstr(err.text, "w: front: www"));
+    pen_error_advise(&err, "no room for this");
+    cr_assert_eq(strlen(err.text), sizeof(err.text) - 1);
 }
 
 Test(error, exit_codes)
