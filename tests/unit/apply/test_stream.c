@@ -87,7 +87,7 @@ Test(stream, the_first_failure_wins)
     pen_stream_fail(stream, &first);
     expect(PEN_STOP_ABORT, PEN_REASON_FAILED);
     pen_stream_fail(stream, &second);
-    cr_assert_str_eq(stream->failure.text, "first");
+    cr_assert_eq(strncmp(stream->failure.text, "first", 5), 0, "%s", stream->failure.text);
     cr_assert_eq(stream->failure.kind, PEN_ERROR_CONFLICT);
 }
 
@@ -107,6 +107,21 @@ Test(stream, a_thread_that_did_as_it_was_told_has_not_failed)
     pen_stream_fail(stream, &err);
     expect(PEN_STOP_NONE, PEN_REASON_NONE);
     cr_assert_eq(stream->failure.kind, PEN_ERROR_NONE);
+}
+
+static void expect_text(pen_error err, const char *text)
+{
+    stream->failure.kind = PEN_ERROR_NONE;
+    pen_stream_fail(stream, &err);
+    cr_assert_str_eq(stream->failure.text, text);
+}
+
+Test(stream, a_failure_says_what_to_do_next)
+{
+    expect_text(failure(PEN_ERROR_RETRY, "lost"), "lost; start again to go on, nothing is lost");
+    expect_text(failure(PEN_ERROR_FATAL, "broken"),
+                "broken; start again when that is mended, nothing is lost");
+    expect_text(failure(PEN_ERROR_CONFLICT, "mend it and start again"), "mend it and start again");
 }
 
 static bool was_woken(pen_parker *parker)
@@ -147,8 +162,9 @@ Test(stream, of_failures_at_once_one_is_kept_whole)
         cr_assert_eq(pthread_create(&other, NULL, fail_once, second), 0);
         fail_once(first);
         pthread_join(other, NULL);
-        cr_assert(strcmp(stream->failure.text, first) == 0 ||
-                  strcmp(stream->failure.text, second) == 0);
+        /* What to do next is said behind it. */
+        cr_assert(strncmp(stream->failure.text, first, sizeof(first) - 1) == 0 ||
+                  strncmp(stream->failure.text, second, sizeof(second) - 1) == 0);
     }
 }
 
