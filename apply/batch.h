@@ -17,6 +17,7 @@ typedef struct pen_batch {
     uint64_t txn_count;
     uint64_t change_count;
     uint64_t bytes;
+    struct pen_feed *feed;       /* of its only transaction, when that is a large one; else NULL */
     pen_lsn previous_commit_lsn; /* what the progress row must say before this one commits */
 } pen_batch;
 
@@ -34,7 +35,8 @@ void pen_batch_destroy(pen_batch *batch);
 /* Appends `txn`, taking it. */
 void pen_batch_add(pen_batch *batch, pen_txn *txn);
 
-/* True when `txn` may still go in: an empty batch takes any. */
+/* True when `txn` may still go in: an empty batch takes any, a large transaction is alone in its
+ * batch. */
 bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits);
 
 #endif

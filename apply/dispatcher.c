@@ -3,6 +3,7 @@
 #include "apply/catalog.h"
 #include "apply/preflight.h"
 #include "core/conflict.h"
+#include "core/feed.h"
 #include "core/log.h"
 
 #include <stdlib.h>
@@ -21,6 +22,7 @@ struct pen_dispatcher {
     uint64_t all_hash; /* key of everything */
     /* the batch that comes next, when the open place is empty */
     uint64_t next_number;
+    uint64_t fed_number; /* of the last large transaction's batch: all that follows waits for it */
     pen_lsn last_commit_lsn; /* of the newest transaction in a batch */
     pen_key *keys;           /* of the change at hand */
     size_t key_count;
@@ -103,14 +105,23 @@ static bool resolve_change(pen_dispatcher *d, const pen_change *chg, pen_error *
     return true;
 }
 
+static bool resolve_segment(pen_dispatcher *d, const pen_segment *seg, pen_lsn commit_lsn,
+                            pen_error *err)
+{
+    for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+        if (!resolve_change(d, chg, err)) {
+            err->lsn = commit_lsn;
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool resolve_txn(pen_dispatcher *d, const pen_txn *txn, pen_error *err)
 {
     for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
-        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
-            if (!resolve_change(d, chg, err)) {
-                err->lsn = txn->commit_lsn;
-                return false;
-            }
+        if (!resolve_segment(d, seg, txn->commit_lsn, err)) {
+            return false;
         }
     }
     return true;
@@ -174,7 +185,7 @@ static void bind_change(pen_dispatcher *d, pen_change *chg, uint64_t number, uin
         add_table_keys(d, chg->rel->target, chg, &after_all);
     }
     chg->bound = pen_conflict_touch_after(d->conflicts, d->keys, d->key_count, number, committed,
-                                          after_all ? number - 1 : 0);
+                                          after_all ? number - 1 : d->fed_number);
 }
 
 /* Where foreign keys are enforced on the target too, ON DELETE CASCADE takes the rows that the
@@ -205,30 +216,142 @@ static void bind_txn(pen_dispatcher *d, pen_txn *txn, uint64_t number)
     }
 }
 
-/* Adds `txn` to the open batch, or begins the next one. Takes `txn`. */
-static bool dispatch(pen_dispatcher *d, pen_txn *txn, pen_error *err)
+/* Takes what a segment's reader gave into a full ring: it may go on. */
+static void wake_reader(pen_dispatcher *d)
+{
+    if (pen_flag_lower(&d->stream->reader_wants_slot)) {
+        pen_parker_wake(&d->stream->reader_parker);
+    }
+}
+
+/* The next segment of a large transaction, or NULL when it ended (*state says how) or on a stop. */
+static pen_segment *next_segment(pen_dispatcher *d, pen_feed *feed, pen_feed_state *state)
 {
     pen_stream *stream = d->stream;
-    if (!resolve_txn(d, txn, err)) {
-        pen_txn_release(txn);
-        return false;
+    for (;;) {
+        pen_parker_prepare(&stream->dispatcher_parker);
+        /* [FEED-1] acquire: read before the ring is looked at for the last time; pairs with the
+         * release in the reader. */
+        *state = (pen_feed_state)pen_cell_read(&feed->in_state);
+        pen_segment *seg = pen_ring_pop(&feed->in);
+        if (seg != NULL || *state != PEN_FEED_OPEN ||
+            pen_stream_stopping(stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&stream->dispatcher_parker);
+            return seg;
+        }
+        (void)pen_parker_park(&stream->dispatcher_parker, -1, 0, PEN_PARK_FOREVER);
     }
+}
+
+static void wake_feed_worker(pen_dispatcher *d, pen_feed *feed)
+{
+    if (pen_flag_lower(&feed->wants_segment)) {
+        pen_handover_wake_worker(&d->stream->handover, (unsigned)pen_cell_read(&feed->worker) - 1);
+    }
+}
+
+/* Gives a resolved segment to the worker; false on a stop, and then `seg` is still the caller's. */
+static bool pass_segment(pen_dispatcher *d, pen_feed *feed, pen_segment *seg)
+{
+    pen_stream *stream = d->stream;
+    while (!pen_ring_push(&feed->out, seg)) {
+        pen_flag_raise(&feed->wants_room);
+        pen_parker_prepare(&stream->dispatcher_parker);
+        bool pushed = pen_ring_push(&feed->out, seg);
+        if (pushed || pen_stream_stopping(stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&stream->dispatcher_parker);
+            if (!pushed) {
+                return false;
+            }
+            break;
+        }
+        (void)pen_parker_park(&stream->dispatcher_parker, -1, 0, PEN_PARK_FOREVER);
+    }
+    wake_feed_worker(d, feed);
+    return true;
+}
+
+/* Lets a large transaction's segments flow to the worker that has its batch, until it ends. */
+static bool pass_feed(pen_dispatcher *d, pen_feed *feed, uint64_t cascade_group, pen_lsn commit_lsn,
+                      pen_error *err)
+{
+    for (;;) {
+        pen_feed_state state = PEN_FEED_OPEN;
+        pen_segment *seg = next_segment(d, feed, &state);
+        if (seg == NULL) {
+            /* [FEED-2] release: every segment is in the ring; pairs with the acquire in the worker.
+             */
+            pen_cell_publish(&feed->out_state, state);
+            wake_feed_worker(d, feed);
+            return state != PEN_FEED_OPEN || pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
+        wake_reader(d);
+        bool resolved = resolve_segment(d, seg, commit_lsn, err);
+        for (pen_change *chg = seg->first; resolved && chg != NULL; chg = chg->next) {
+            note_cascade(chg, &cascade_group);
+        }
+        if (!resolved || !pass_segment(d, feed, seg)) {
+            pen_block_release(seg->block);
+            return resolved ? pen_error_set(err, PEN_ERROR_NONE, "stopped") : false;
+        }
+    }
+}
+
+/* Begins the next batch for `txn`, or gives the open one when it fits in; NULL on a stop. */
+static pen_batch *batch_for(pen_dispatcher *d, const pen_txn *txn)
+{
+    pen_stream *stream = d->stream;
     pen_batch *batch = pen_handover_take_back(&stream->handover);
     if (batch != NULL && !pen_batch_has_room(batch, txn, &stream->limits)) {
         pen_handover_offer(&stream->handover, batch);
         if (!pen_handover_wait_for_room(&stream->handover)) {
-            pen_txn_release(txn);
-            return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+            return NULL;
         }
         batch = NULL;
     }
+    return batch != NULL ? batch : pen_batch_create(d->next_number++, d->last_commit_lsn);
+}
+
+/* A large transaction: its batch runs at its turn, so nothing in it is bound, and all that follows
+ * is bound to it. */
+static bool dispatch_fed(pen_dispatcher *d, pen_batch *batch, pen_txn *txn, pen_error *err)
+{
+    pen_feed *feed = txn->feed;
+    pen_lsn commit_lsn = txn->commit_lsn;
+    uint64_t cascade_group = 0;
+    for (pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+        for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+            note_cascade(chg, &cascade_group);
+        }
+    }
+    d->fed_number = batch->number;
+    pen_feed_acquire(feed); /* the worker may be done with the transaction before we are */
+    pen_batch_add(batch, txn);
+    pen_handover_offer(&d->stream->handover, batch);
+    bool ok = pass_feed(d, feed, cascade_group, commit_lsn, err);
+    pen_feed_release(feed);
+    return ok;
+}
+
+/* Adds `txn` to the open batch, or begins the next one. Takes `txn`. */
+static bool dispatch(pen_dispatcher *d, pen_txn *txn, pen_error *err)
+{
+    if (!resolve_txn(d, txn, err)) {
+        pen_txn_release(txn);
+        return false;
+    }
+    pen_batch *batch = batch_for(d, txn);
     if (batch == NULL) {
-        batch = pen_batch_create(d->next_number++, d->last_commit_lsn);
+        pen_txn_release(txn);
+        return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+    }
+    d->last_commit_lsn = txn->commit_lsn;
+    if (txn->feed != NULL) {
+        return dispatch_fed(d, batch, txn, err);
     }
     bind_txn(d, txn, batch->number);
-    d->last_commit_lsn = txn->commit_lsn;
     pen_batch_add(batch, txn);
-    pen_handover_offer(&stream->handover, batch);
+    pen_handover_offer(&d->stream->handover, batch);
     return true;
 }
 
@@ -259,9 +382,7 @@ void pen_dispatcher_run(void *arg)
                 continue;
             }
         }
-        if (pen_flag_lower(&stream->reader_wants_slot)) {
-            pen_parker_wake(&stream->reader_parker);
-        }
+        wake_reader(d);
         pen_error err;
         if (!dispatch(d, txn, &err)) {
             pen_stream_fail(stream, &err);

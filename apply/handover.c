@@ -36,6 +36,11 @@ void pen_handover_wake_workers(pen_handover *handover)
     }
 }
 
+void pen_handover_wake_worker(pen_handover *handover, unsigned number)
+{
+    pen_parker_wake(handover->workers[number]);
+}
+
 uint64_t pen_handover_committed(const pen_handover *handover)
 {
     /* [COMMITTED-1] acquire: pairs with the release in pen_handover_commit. */

@@ -56,6 +56,7 @@ pen_batch *pen_handover_leftover(pen_handover *handover);
 
 /* Any thread. */
 void pen_handover_wake_workers(pen_handover *handover);
+void pen_handover_wake_worker(pen_handover *handover, unsigned number);
 /* Any thread: number of the newest committed batch, 0 for none; all that was done before its commit
  * is seen. */
 uint64_t pen_handover_committed(const pen_handover *handover);

@@ -1,6 +1,7 @@
 #include "apply/reader.h"
 
 #include "core/assemble.h"
+#include "core/feed.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -11,6 +12,10 @@
 /* While an end of the stream is waited for, the source is asked for its position this often. */
 #define ASK_EVERY_MS 100
 
+/* A walsender in the middle of a large transaction sends it to its end before it agrees to stop;
+ * our last status has long reached it by then. */
+#define FINISH_WITHIN_MS 1000
+
 struct pen_reader {
     pen_stream *stream;
     pen_replication *rep;
@@ -18,9 +23,14 @@ struct pen_reader {
     pen_pgoutput *decoder;
     pen_assembler assembler;
     pen_txn *waiting;     /* complete, but the ring was full */
+    pen_feed *feed;       /* of the large transaction that is arriving, or NULL */
+    pen_segment *segment; /* of it, taken from the assembler, but the feed was full */
+    uint64_t fed;         /* segments given into it, the transaction's first ones counted as one */
+    bool feed_ends;       /* its Commit has come; what is left of it goes into the feed */
+    bool skipping;        /* a large transaction that is on the target already is arriving */
     bool receiving;       /* until the stop */
-    bool over_budget;     /* one transaction alone needs more than --memory: said once for each */
-    pen_lsn commit_lsn;   /* of the newest transaction that came whole */
+    bool over_budget;   /* one row alone needs more than --memory: said once for each transaction */
+    pen_lsn commit_lsn; /* of the newest transaction that came whole */
     pen_lsn received_lsn; /* everything before it has arrived */
     pen_lsn reported_lsn; /* the flush position last sent; never goes back */
     int64_t reported_us;  /* when */
@@ -50,6 +60,12 @@ void pen_reader_destroy(pen_reader *reader)
     if (reader->waiting != NULL) {
         pen_txn_release(reader->waiting);
     }
+    if (reader->feed != NULL) {
+        pen_feed_release(reader->feed);
+    }
+    if (reader->segment != NULL) {
+        pen_block_release(reader->segment->block);
+    }
     pen_assembler_discard(&reader->assembler);
     pen_arena_deinit(&reader->arena);
     pen_pgoutput_destroy(reader->decoder);
@@ -57,27 +73,81 @@ void pen_reader_destroy(pen_reader *reader)
     free(reader);
 }
 
-/* Puts the waiting transaction into the ring; false when the ring is full. */
-static bool hand_over(pen_reader *reader)
+/* Pushes into a ring of the dispatcher's; false when it is full. */
+static bool push(pen_reader *reader, pen_ring *ring, void *item)
 {
     pen_stream *stream = reader->stream;
-    if (reader->waiting == NULL) {
-        return true;
-    }
-    pen_lsn end_lsn = reader->waiting->end_lsn;
-    if (!pen_ring_push(&stream->txns, reader->waiting)) {
+    if (!pen_ring_push(ring, item)) {
         /* Raised, and looked at once more: see pen_flag. */
         pen_flag_raise(&stream->reader_wants_slot);
-        if (!pen_ring_push(&stream->txns, reader->waiting)) {
+        if (!pen_ring_push(ring, item)) {
             return false;
         }
     }
-    reader->waiting = NULL;
-    /* [HANDED-1] release: published before any later idle_lsn; pairs with the acquire in the
-     * progress thread, which reads idle_lsn first. */
-    pen_cell_publish(&stream->handed_lsn, end_lsn);
     pen_parker_wake(&stream->dispatcher_parker);
     return true;
+}
+
+/* A transaction up to `end_lsn` is the dispatcher's from now on. */
+static void note_handed(pen_reader *reader, pen_lsn end_lsn)
+{
+    pen_counter_add(&reader->stream->txns_handed, 1);
+    /* [HANDED-1] release: published before any later idle_lsn; pairs with the acquire in the
+     * progress thread, which reads idle_lsn first. */
+    pen_cell_publish(&reader->stream->handed_lsn, end_lsn);
+}
+
+/* Says how the feed ends, and leaves it. */
+static void end_feed(pen_reader *reader, pen_feed_state state)
+{
+    /* [FEED-1] release: every segment is in the ring, the Commit's fields are written; pairs with
+     * the acquire in the dispatcher. */
+    pen_cell_publish(&reader->feed->in_state, state);
+    pen_parker_wake(&reader->stream->dispatcher_parker);
+    pen_feed_release(reader->feed);
+    reader->feed = NULL;
+    reader->feed_ends = false;
+}
+
+/* Gives the large transaction's segments that are filled into its feed; false when that is full. */
+static bool hand_over_segments(pen_reader *reader)
+{
+    for (;;) {
+        if (reader->segment == NULL) {
+            reader->segment = pen_assembler_take_segment(&reader->assembler);
+        }
+        if (reader->segment == NULL) {
+            break;
+        }
+        if (!push(reader, &reader->feed->in, reader->segment)) {
+            return false;
+        }
+        reader->segment = NULL;
+        reader->fed++;
+    }
+    if (reader->feed_ends) {
+        pen_lsn end_lsn = reader->feed->end_lsn;
+        end_feed(reader, PEN_FEED_COMPLETE);
+        note_handed(reader, end_lsn);
+    }
+    return true;
+}
+
+/* Gives what is complete to the dispatcher; false when there is no room. */
+static bool hand_over(pen_reader *reader)
+{
+    if (reader->waiting != NULL) {
+        bool fed = reader->waiting->feed != NULL;
+        pen_lsn end_lsn = reader->waiting->end_lsn;
+        if (!push(reader, &reader->stream->txns, reader->waiting)) {
+            return false;
+        }
+        reader->waiting = NULL;
+        if (!fed) {
+            note_handed(reader, end_lsn);
+        }
+    }
+    return reader->feed == NULL || hand_over_segments(reader);
 }
 
 /* Everything that committed before `lsn` has been handed over, or had nothing for us. */
@@ -90,13 +160,23 @@ static void note_idle(pen_reader *reader, pen_lsn lsn)
     pen_cell_publish(&reader->stream->idle_lsn, reader->received_lsn);
 }
 
+/* Takes nothing more in, and drops the transaction that has come in part. */
 static void stop_receiving(pen_reader *reader)
 {
     if (!reader->receiving) {
         return;
     }
     reader->receiving = false;
-    pen_assembler_discard(&reader->assembler);
+    if (reader->feed != NULL && !reader->feed_ends) {
+        if (reader->segment != NULL) {
+            pen_block_release(reader->segment->block);
+            reader->segment = NULL;
+        }
+        end_feed(reader, PEN_FEED_DISCARDED);
+    }
+    if (!reader->feed_ends) {
+        pen_assembler_discard(&reader->assembler);
+    }
 }
 
 /* The end that the operator asked for: no transaction at or before stop_lsn is still to come. */
@@ -133,20 +213,67 @@ static bool take_txn(pen_reader *reader, pen_txn *txn, pen_error *err)
     }
     reader->commit_lsn = commit_lsn;
     reader->over_budget = false;
-    if (commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
+    if (reader->feed != NULL) {
+        reader->feed->end_lsn = end_lsn;
+        reader->feed->commit_time = txn->commit_time;
+        reader->feed->change_count = txn->change_count;
+        reader->feed->bytes = txn->bytes;
+        reader->feed_ends = true;
+        reader->received_lsn = end_lsn;
+    } else if (reader->skipping) {
+        reader->skipping = false;
+        pen_assembler_discard(&reader->assembler);
+        note_idle(reader, end_lsn);
+    } else if (commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
         /* On the target already, or nothing in it: only the position moves. */
         pen_txn_release(txn);
         note_idle(reader, end_lsn);
     } else {
         reader->waiting = txn;
         reader->received_lsn = end_lsn;
-        pen_counter_add(&stream->txns_handed, 1);
     }
     /* The next commit record cannot lie before the end of this one. */
     if (is_beyond_end(reader, end_lsn)) {
         reach_end(reader);
     }
     return true;
+}
+
+/* The open transaction is larger than a batch may be. */
+static bool is_large(const pen_reader *reader)
+{
+    const pen_stream *stream = reader->stream;
+    const pen_txn *open = reader->assembler.open;
+    return open->change_count > stream->limits.rows || open->bytes > stream->limits.bytes ||
+           open->bytes > stream->budget.limit / 8;
+}
+
+/* Lets a large transaction flow to its worker from here on, or past us when the target has it. */
+static void flow(pen_reader *reader)
+{
+    const pen_stream *stream = reader->stream;
+    pen_txn *txn = pen_assembler_give_open(&reader->assembler);
+    if (txn->commit_lsn <= stream->resume.commit_lsn) {
+        reader->skipping = true;
+        pen_txn_release(txn);
+        return;
+    }
+    reader->feed = pen_feed_create();
+    reader->fed = 1;
+    txn->feed = reader->feed;
+    reader->waiting = txn;
+}
+
+/* After a change was added. */
+static void look_at_size(pen_reader *reader)
+{
+    if (reader->skipping) {
+        for (pen_segment *seg; (seg = pen_assembler_take_segment(&reader->assembler)) != NULL;) {
+            pen_block_release(seg->block);
+        }
+    } else if (reader->feed == NULL && reader->assembler.open != NULL && is_large(reader)) {
+        flow(reader);
+    }
 }
 
 static bool take_data(pen_reader *reader, pen_slice bytes, pen_error *err)
@@ -163,7 +290,11 @@ static bool take_data(pen_reader *reader, pen_slice bytes, pen_error *err)
     if (!pen_assembler_add(&reader->assembler, &msg, bytes.len, &txn, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }
-    return txn == NULL || take_txn(reader, txn, err);
+    if (txn != NULL) {
+        return take_txn(reader, txn, err);
+    }
+    look_at_size(reader);
+    return true;
 }
 
 static void take_keepalive(pen_reader *reader, const pen_event *event)
@@ -187,7 +318,9 @@ static bool must_wait_for_memory(pen_reader *reader)
         return false;
     }
     /* [APPLIED-1] acquire: pairs with the release in the worker. */
-    bool in_flight = pen_cell_read(&stream->applied_lsn) < pen_cell_read(&stream->handed_lsn);
+    /* [FEED-5] acquire: pairs with the release in the worker. */
+    bool in_flight = pen_cell_read(&stream->applied_lsn) < pen_cell_read(&stream->handed_lsn) ||
+                     (reader->feed != NULL && pen_cell_read(&reader->feed->done) < reader->fed);
     if (in_flight) {
         return true;
     }
@@ -200,8 +333,8 @@ static bool must_wait_for_memory(pen_reader *reader)
     if (!reader->over_budget) {
         reader->over_budget = true;
         pen_log(PEN_LOG_WARN,
-                "transaction %u alone needs more than --memory (%" PRIu64
-                " MB); it is taken in whole, beyond the budget",
+                "transaction %u has a row that alone needs more than --memory (%" PRIu64
+                " MB); it is taken in beyond the budget",
                 reader->assembler.open->xid, stream->options->memory >> 20);
     }
     return false;
@@ -279,8 +412,9 @@ static void sleep_a_while(pen_reader *reader)
 {
     pen_stream *stream = reader->stream;
     pen_parker_prepare(&stream->reader_parker);
-    bool blocked = reader->waiting != NULL || must_wait_for_memory(reader);
-    bool ready = (reader->waiting != NULL && hand_over(reader)) ||
+    bool full = reader->waiting != NULL || reader->segment != NULL;
+    bool blocked = full || must_wait_for_memory(reader);
+    bool ready = (full && hand_over(reader)) ||
                  (!reader->receiving && pen_cell_read(&stream->progress_done)) ||
                  (reader->receiving && pen_stream_stopping(stream) != PEN_STOP_NONE) ||
                  pen_stream_stopping(stream) == PEN_STOP_ABORT ||
@@ -340,7 +474,7 @@ static bool run(pen_reader *reader, pen_error *err)
             return false;
         }
         if (last) {
-            pen_replication_finish(reader->rep, 5000);
+            pen_replication_finish(reader->rep, FINISH_WITHIN_MS);
             return true;
         }
         if (idle) {

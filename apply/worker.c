@@ -1,5 +1,6 @@
 #include "apply/worker.h"
 
+#include "core/feed.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -160,11 +161,126 @@ static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, ui
            pen_pipeline_drain(worker->pipeline, true, err);
 }
 
-static bool apply_batch(pen_worker *worker, const pen_batch *batch, pen_error *err)
+static bool send_segment(pen_worker *worker, const pen_segment *seg, pen_error *err)
+{
+    for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+        if (!send_change(worker, chg, false, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The next segment of a large transaction, or NULL: none is there now (*state is PEN_FEED_OPEN), or
+ * it ended. With `wait` it sleeps for one. */
+static pen_segment *next_segment(pen_worker *worker, pen_feed *feed, bool wait,
+                                 pen_feed_state *state)
+{
+    for (;;) {
+        /* [FEED-3] release and acquire in one exchange: the dispatcher lowers the flag after it
+         * pushed, so either it finds the flag and wakes us, or we find the segment below. */
+        pen_cell_publish(&feed->worker, worker->number + 1);
+        pen_flag_raise(&feed->wants_segment);
+        pen_parker_prepare(&worker->parker);
+        /* [FEED-2] acquire: read before the ring is looked at for the last time; pairs with the
+         * release in the dispatcher. */
+        *state = (pen_feed_state)pen_cell_read(&feed->out_state);
+        pen_segment *seg = pen_ring_pop(&feed->out);
+        if (seg != NULL && pen_flag_lower(&feed->wants_room)) {
+            pen_parker_wake(&worker->stream->dispatcher_parker);
+        }
+        if (seg != NULL || !wait || *state != PEN_FEED_OPEN ||
+            pen_stream_stopping(worker->stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&worker->parker);
+            return seg;
+        }
+        (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
+static void release_sent(pen_worker *worker)
+{
+    while (worker->sent_count > 0) {
+        pen_block_release(worker->sent[--worker->sent_count]->block);
+    }
+}
+
+/* Results of all segments sent so far are waited for; then their memory is given back. */
+static bool settle_sent(pen_worker *worker, pen_feed *feed, pen_error *err)
+{
+    if (!pen_pipeline_drain(worker->pipeline, false, err)) {
+        return false;
+    }
+    /* [FEED-5] release: pairs with the acquire in the reader. */
+    pen_cell_publish(&feed->done, pen_cell_read(&feed->done) + worker->sent_count);
+    release_sent(worker);
+    pen_parker_wake(&worker->stream->reader_parker);
+    return true;
+}
+
+/* Applies what comes by the feed, until the transaction's Commit. */
+static bool apply_feed(pen_worker *worker, pen_feed *feed, pen_error *err)
+{
+    for (;;) {
+        pen_feed_state state = PEN_FEED_OPEN;
+        pen_segment *seg = next_segment(worker, feed, worker->sent_count == 0, &state);
+        if (seg != NULL) {
+            worker->sent[worker->sent_count++] = seg;
+            if (!send_segment(worker, seg, err)) {
+                return false;
+            }
+        }
+        bool settle = seg == NULL || worker->sent_count == PEN_FED_AT_ONCE;
+        if (settle && worker->sent_count > 0 && !settle_sent(worker, feed, err)) {
+            return false;
+        }
+        if (seg == NULL && state == PEN_FEED_COMPLETE) {
+            return true;
+        }
+        if (seg == NULL && (state == PEN_FEED_DISCARDED ||
+                            pen_stream_stopping(worker->stream) == PEN_STOP_ABORT)) {
+            /* The stream ends before the transaction: closing the session rolls it back. */
+            return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
+    }
+}
+
+/* A large transaction is applied at its turn, in the order in which it comes, while it comes. */
+static bool apply_large(pen_worker *worker, pen_batch *batch, pen_error *err)
+{
+    pen_feed *feed = batch->feed;
+    pen_txn *txn = batch->first;
+    if (!wait_for_turn(worker, batch->number, err) || !send_plain(worker, "begin", err)) {
+        return false;
+    }
+    for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+        if (!send_segment(worker, seg, err)) {
+            return false;
+        }
+    }
+    if (!pen_pipeline_drain(worker->pipeline, false, err)) {
+        return false;
+    }
+    pen_cell_publish(&feed->done, 1);
+    if (!apply_feed(worker, feed, err)) {
+        return false;
+    }
+    txn->end_lsn = feed->end_lsn;
+    txn->commit_time = feed->commit_time;
+    batch->change_count = feed->change_count;
+    batch->bytes = feed->bytes;
+    return send_progress(worker, batch, err) && send_plain(worker, "commit", err) &&
+           pen_pipeline_drain(worker->pipeline, true, err);
+}
+
+static bool apply_batch(pen_worker *worker, pen_batch *batch, pen_error *err)
 {
     uint64_t committed = pen_handover_committed(&worker->stream->handover);
     bool turn = committed == batch->number - 1;
     worker->deferred = false;
+    if (batch->feed != NULL) {
+        return apply_large(worker, batch, err);
+    }
     if (!send_plain(worker, "begin", err)) {
         return false;
     }
@@ -207,7 +323,7 @@ static pen_lsn find_commit_lsn(const pen_batch *batch, const pen_change *wanted)
             }
         }
     }
-    return PEN_LSN_NONE;
+    return batch->first->commit_lsn; /* it came by the feed */
 }
 
 static bool has_identity(const pen_relation *rel)
@@ -305,6 +421,7 @@ void pen_worker_run(void *arg)
         if (!apply_batch(worker, batch, &err)) {
             explain(worker, batch, &err);
             pen_stream_fail(stream, &err);
+            release_sent(worker);
             pen_batch_destroy(batch);
             break;
         }

@@ -10,6 +10,10 @@
 #include "apply/stream.h"
 #include "io/pipeline.h"
 
+/* Segments of a large transaction that are sent before their results are waited for and their
+ * memory is given back. */
+#define PEN_FED_AT_ONCE 8
+
 typedef struct pen_worker {
     pen_stream *stream;
     unsigned number; /* from 0 */
@@ -18,6 +22,10 @@ typedef struct pen_worker {
     pen_pipeline *pipeline;
     pen_statements *statements;
     bool deferred; /* the open transaction checks its deferrable constraints at COMMIT */
+    /* segments of a large transaction that were sent and are not settled; a failed change may lie
+     * in them */
+    pen_segment *sent[PEN_FED_AT_ONCE];
+    size_t sent_count;
     /* parameters of the statement at hand, grown as needed */
     const char **values;
     int *lengths;

@@ -11,14 +11,43 @@ void pen_assembler_init(pen_assembler *assembler, pen_arena *arena)
 {
     assembler->arena = arena;
     assembler->open = NULL;
+    assembler->fed = (pen_txn){0};
 }
 
 void pen_assembler_discard(pen_assembler *assembler)
 {
-    if (assembler->open != NULL) {
+    if (assembler->open != NULL && assembler->open != &assembler->fed) {
         pen_txn_release(assembler->open);
-        assembler->open = NULL;
     }
+    assembler->open = NULL;
+    for (pen_segment *seg; (seg = pen_assembler_take_segment(assembler)) != NULL;) {
+        pen_block_release(seg->block);
+    }
+}
+
+pen_txn *pen_assembler_give_open(pen_assembler *assembler)
+{
+    pen_txn *given = assembler->open;
+    PEN_ASSERT(given != NULL && given != &assembler->fed && assembler->fed.first == NULL);
+    assembler->fed = *given;
+    assembler->fed.first = NULL;
+    assembler->fed.last = NULL;
+    assembler->open = &assembler->fed;
+    return given;
+}
+
+pen_segment *pen_assembler_take_segment(pen_assembler *assembler)
+{
+    pen_txn *fed = &assembler->fed;
+    pen_segment *seg = fed->first;
+    if (seg == NULL || (seg == fed->last && assembler->open == fed)) {
+        return NULL;
+    }
+    fed->first = seg->next;
+    if (fed->first == NULL) {
+        fed->last = NULL;
+    }
+    return seg;
 }
 
 /* Makes `segment`, which lies in the arena's current block, the last of `txn`. */
@@ -38,7 +67,7 @@ static void add_change(pen_assembler *assembler, pen_change *chg)
 {
     pen_txn *txn = assembler->open;
     pen_block *block = assembler->arena->block;
-    if (txn->last->block != block) {
+    if (txn->last == NULL || txn->last->block != block) {
         /* The room was left by the decoder: PEN_CHANGE_TAIL. A header in a later block would be
          * freed while the segment is still in use. */
         pen_segment *segment = pen_arena_alloc(assembler->arena, sizeof(*segment));

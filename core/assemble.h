@@ -9,7 +9,8 @@
 
 typedef struct pen_assembler {
     pen_arena *arena; /* borrowed, the decoder's */
-    pen_txn *open;    /* between Begin and Commit, or NULL */
+    pen_txn *open;    /* between Begin and Commit, or NULL; &fed once it is fed */
+    pen_txn fed;      /* what has come since the open transaction was given away */
 } pen_assembler;
 
 void pen_assembler_init(pen_assembler *assembler, pen_arena *arena);
@@ -24,5 +25,14 @@ void pen_assembler_discard(pen_assembler *assembler);
  * LSN than its Begin told. */
 PEN_MUST_CHECK bool pen_assembler_add(pen_assembler *assembler, const pen_message *msg,
                                       size_t bytes, pen_txn **txn, pen_error *err);
+
+/* Gives the open transaction away before its Commit, with the segments that it has so far: from now
+ * on its segments are to be taken one by one, and at its Commit pen_assembler_add gives `fed`,
+ * whose segments are those not taken yet and whose other fields count the whole transaction; it
+ * belongs to the assembler. */
+pen_txn *pen_assembler_give_open(pen_assembler *assembler);
+/* Takes the first segment of a transaction that was given away, or NULL: while the transaction is
+ * open, not the one that is being filled. The caller releases its block. */
+pen_segment *pen_assembler_take_segment(pen_assembler *assembler);
 
 #endif

@@ -71,8 +71,7 @@ typedef struct pen_change {
                       as NULL whatever they hold); 'O': the whole old row; 0: none */
     bool truncate_cascade;
     bool truncate_restart_identity;
-    bool may_be_missing; /* dispatcher: the target may have deleted the row by itself, as a cascade
-                          */
+    bool may_be_missing; /* dispatcher: a cascade on the target may have taken the row already */
     uint64_t bound;      /* dispatcher: batch number that must have committed first; 0: free */
 } pen_change;
 
@@ -85,7 +84,10 @@ typedef struct pen_segment {
     uint32_t change_count;
 } pen_segment;
 
-/* A source transaction, complete. It lies in its first segment's block. */
+struct pen_feed;
+
+/* A source transaction. It lies in its first segment's block. It is complete, but for a large one,
+ * which has a feed: more segments and the fields of its Commit come by that. */
 typedef struct pen_txn {
     struct pen_txn *next; /* dispatcher: in the same batch, or NULL */
     uint32_t xid;
@@ -95,10 +97,12 @@ typedef struct pen_txn {
     pen_segment *first;
     pen_segment *last;
     uint64_t change_count;
-    uint64_t bytes; /* received for it, payload */
+    uint64_t bytes;        /* received for it, payload */
+    struct pen_feed *feed; /* one reference on it; NULL when the transaction is complete */
 } pen_txn;
 
-/* Gives back every segment of `txn`, and with the last of them `txn` itself. Any thread, once. */
+/* Gives back its feed, if it has one, every segment of `txn`, and with the last of them `txn`
+ * itself. Any thread, once. */
 void pen_txn_release(pen_txn *txn);
 
 #endif

@@ -237,22 +237,24 @@ void pen_replication_finish(pen_replication *rep, int timeout_ms)
     if (!pen_pgconn_copy_end(rep->conn, &ignored)) {
         return;
     }
-    for (;;) {
+    bool receive = false;
+    int64_t left_ms = timeout_ms;
+    while (left_ms > 0) {
         pen_event event;
         if (pending && !pen_pgconn_flush(rep->conn, &pending, &ignored)) {
             return;
         }
-        do {
-            if (!pen_replication_poll(rep, true, &event, &ignored) || event.kind == PEN_EVENT_END) {
-                return;
-            }
-        } while (event.kind != PEN_EVENT_NOTHING);
-        int64_t left_ms = (deadline_us - pen_now_us()) / 1000;
-        if (left_ms <= 0) {
+        /* What libpq has taken in already comes first: taking in more for each message would move
+         * all of it each time. */
+        if (!pen_replication_poll(rep, receive, &event, &ignored) || event.kind == PEN_EVENT_END) {
             return;
         }
-        struct pollfd fd = {.fd = pen_pgconn_socket(rep->conn),
-                            .events = (short)(POLLIN | (pending ? POLLOUT : 0))};
-        (void)poll(&fd, 1, (int)left_ms);
+        left_ms = (deadline_us - pen_now_us()) / 1000;
+        if (event.kind == PEN_EVENT_NOTHING && receive && left_ms > 0) {
+            struct pollfd fd = {.fd = pen_pgconn_socket(rep->conn),
+                                .events = (short)(POLLIN | (pending ? POLLOUT : 0))};
+            (void)poll(&fd, 1, (int)left_ms);
+        }
+        receive = event.kind == PEN_EVENT_NOTHING;
     }
 }

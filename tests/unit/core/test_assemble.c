@@ -351,6 +351,75 @@ Test(assemble, discard)
     rig_deinit(&at);
 }
 
+/* Takes the segments that are filled, checks that their rows go on at `number`, and gives them
+ * back. */
+static unsigned take_rows(rig *at, unsigned number)
+{
+    for (pen_segment *seg; (seg = pen_assembler_take_segment(&at->assembler)) != NULL;) {
+        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+            char id[16];
+            snprintf(id, sizeof(id), "%u", number++);
+            cr_assert_str_eq((const char *)chg->new_tuple.values[0].data, id);
+        }
+        pen_block_release(seg->block);
+    }
+    return number;
+}
+
+Test(assemble, given_away_before_its_commit)
+{
+    rig at;
+    rig_init(&at);
+    tell_relations(&at);
+    begin(&at, 5);
+    for (unsigned i = 0; i < 150; i++) {
+        insert(&at, i, 2000);
+    }
+    pen_txn *first = pen_assembler_give_open(&at.assembler);
+    cr_assert_eq(first->commit_lsn, 5);
+    check_rows(first, 0, 150, 2000);
+    cr_assert_null(pen_assembler_take_segment(&at.assembler));
+    unsigned number = 150;
+    for (unsigned i = 150; i < 2000; i++) {
+        insert(&at, i, 2000);
+        number = take_rows(&at, number);
+        cr_assert_leq(number, i, "the segment that is being filled stays");
+    }
+    /* What was given away is not touched any more, and memory does not grow with the rest. */
+    check_rows(first, 0, 150, 2000);
+    cr_assert_leq(pen_budget_used(&at.budget), 150 * 2100 + 4 * PEN_BLOCK_SIZE);
+    pen_txn *rest = commit(&at, 5);
+    cr_assert_eq(rest->end_lsn, 53);
+    cr_assert_eq(rest->change_count, 2000);
+    cr_assert_eq(take_rows(&at, number), 2000);
+    pen_txn_release(first);
+    /* The next one is an ordinary one again. */
+    begin(&at, 6);
+    insert(&at, 0, 3);
+    pen_txn *txn = commit(&at, 6);
+    check_rows(txn, 0, 1, 3);
+    pen_txn_release(txn);
+    rig_deinit(&at);
+}
+
+Test(assemble, given_away_and_discarded)
+{
+    rig at;
+    rig_init(&at);
+    tell_relations(&at);
+    begin(&at, 5);
+    insert(&at, 0, 10);
+    pen_txn_release(pen_assembler_give_open(&at.assembler));
+    for (unsigned i = 1; i < 100; i++) {
+        insert(&at, i, 2000);
+    }
+    pen_assembler_discard(&at.assembler);
+    cr_assert_eq(pen_budget_used(&at.budget), PEN_BLOCK_SIZE);
+    begin(&at, 5);
+    pen_txn_release(commit(&at, 5));
+    rig_deinit(&at);
+}
+
 Test(assemble, rows_outside_a_transaction)
 {
     rig at;
