@@ -164,6 +164,7 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
         .application_name = name,
         .replica_role = stream->resume.replica_role && !durable,
         .durable = durable,
+        .names_only = durable,
     };
     return pen_session_open(&session, conn, err);
 }
@@ -177,7 +178,9 @@ static bool open_source(pen_run *run, pen_error *err)
         .conninfo = options->source,
         .side = "source",
         .application_name = name,
-        .setup = "SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0;"
+        /* Names are compared with the target's, and the operator's patterns are in UTF-8. */
+        .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
+                 " SET statement_timeout = 0; SET lock_timeout = 0;"
                  " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
                  " SET default_transaction_read_only = off",
     };
@@ -216,6 +219,14 @@ static bool find_end(pen_run *run, pen_error *err)
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
     stream->stop_lsn = options->stop_at;
+    if (options->stop_at != PEN_LSN_NONE && stream->resume.commit_lsn > options->stop_at) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "the target already has the transaction committed at " PEN_LSN_FMT
+                             ", which is behind --stop-at " PEN_LSN_FMT
+                             ": it cannot be brought to that position any more; give a later one",
+                             PEN_LSN_ARGS(stream->resume.commit_lsn),
+                             PEN_LSN_ARGS(options->stop_at));
+    }
     if (!options->stop_when_caught_up) {
         return true;
     }
