@@ -104,8 +104,8 @@ static void reach_end(pen_reader *reader)
     pen_stream *stream = reader->stream;
     stop_receiving(reader);
     pen_stream_stop(stream, PEN_STOP_DRAIN,
-                    stream->options->stop_when_caught_up ? PEN_REASON_CAUGHT_UP
-                                                         : PEN_REASON_STOP_AT);
+                    stream->stop_lsn == stream->options->stop_at ? PEN_REASON_STOP_AT
+                                                                 : PEN_REASON_CAUGHT_UP);
 }
 
 static bool is_beyond_end(const pen_reader *reader, pen_lsn lsn)

@@ -89,6 +89,25 @@ def test_sigterm_in_the_middle_of_load(any_pair):
     assert pair.same() == 4000
 
 
+def test_stopped_while_the_slot_is_being_created(pair):
+    """The server creates it only when transactions that are open have ended, and may go on after us."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    other = pair.connect(pair.source_cluster)
+    other.autocommit = False
+    other.cursor().execute("INSERT INTO t VALUES (1)")
+    run = pair.penstock.start()
+    wait_until(lambda: pair.on_source(
+        "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (pair.name,)))
+    run.stop()
+    run = pair.penstock.start()
+    wait_until(lambda: "waiting for the replication slot" in run.stderr or not run.running)
+    other.commit()
+    pair.wait_streaming(run)
+    pair.on_source("INSERT INTO t VALUES (2)")
+    pair.wait_rows("t", 1, run)
+    run.stop()
+
+
 def test_two_signals_stop_at_once(pair):
     pair.schema(TABLES)
     pair.make_slot()
