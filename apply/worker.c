@@ -11,6 +11,11 @@
  * it guarding itself: one round trip. Above, the guards' own cost is more than the trip. */
 #define ONE_FLIGHT_CHANGES 64
 
+/* Prepared statements that a session may have when it begins a batch. Each takes some 20 kB of the
+ * target's memory in each worker's backend; there is one for each table, kind of change and set of
+ * columns that came unchanged. */
+#define MAX_STATEMENTS 2000
+
 /* Statements that every worker needs; their names cannot meet those of pen_statements. */
 static const char *const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 static const char *const commit_sql = "COMMIT";
@@ -27,6 +32,14 @@ static const char *const progress_sql =
 /* What the progress statement is about, told apart from changes when it fails. */
 static const char progress_subject;
 
+static bool prepare_own(pen_worker *worker, pen_error *err)
+{
+    return pen_pipeline_prepare(worker->pipeline, "begin", begin_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "commit", commit_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "defer", defer_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "progress", progress_sql, NULL, err);
+}
+
 bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pen_pgconn *conn,
                      pen_error *err)
 {
@@ -42,11 +55,7 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
         return false;
     }
     worker->statements = pen_statements_create();
-    return pen_pipeline_prepare(worker->pipeline, "begin", begin_sql, NULL, err) &&
-           pen_pipeline_prepare(worker->pipeline, "commit", commit_sql, NULL, err) &&
-           pen_pipeline_prepare(worker->pipeline, "defer", defer_sql, NULL, err) &&
-           pen_pipeline_prepare(worker->pipeline, "progress", progress_sql, NULL, err) &&
-           pen_pipeline_drain(worker->pipeline, true, err);
+    return prepare_own(worker, err) && pen_pipeline_drain(worker->pipeline, true, err);
 }
 
 void pen_worker_deinit(pen_worker *worker)
@@ -158,8 +167,24 @@ static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, ui
            pen_pipeline_drain(worker->pipeline, true, err);
 }
 
+/* Between two batches: which statements will be needed again is not known, and to prepare those
+ * anew costs little against having prepared so many. */
+static bool forget_statements(pen_worker *worker, pen_error *err)
+{
+    pen_log(PEN_LOG_DEBUG, "forgetting %zu prepared statements",
+            pen_statements_count(worker->statements));
+    pen_statements_destroy(worker->statements);
+    worker->statements = pen_statements_create();
+    return pen_pipeline_prepare(worker->pipeline, "", "DEALLOCATE ALL", NULL, err) &&
+           send_plain(worker, "", err) && prepare_own(worker, err);
+}
+
 static bool apply_batch(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
+    if (pen_statements_count(worker->statements) > MAX_STATEMENTS &&
+        !forget_statements(worker, err)) {
+        return false;
+    }
     uint64_t committed = pen_handover_committed(&worker->stream->handover);
     bool turn = committed == batch->number - 1;
     worker->deferred = false;
