@@ -222,7 +222,6 @@ static bool receive(pen_reader *reader, bool *idle, pen_error *err)
             *idle = true;
             return true;
         case PEN_EVENT_DATA:
-            pen_counter_add(&reader->stream->bytes_received, event.data.len);
             if (!take_data(reader, event.data, err)) {
                 return false;
             }

@@ -77,7 +77,6 @@ typedef struct pen_stream {
     pen_cell handed_lsn;             /* end of the last transaction given to the dispatcher */
     pen_cell idle_lsn;       /* every commit before it has been handed over or had no changes */
     pen_counter txns_handed; /* with changes for us */
-    pen_counter bytes_received;
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
     pen_cell reader_done;
 

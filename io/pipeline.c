@@ -78,11 +78,6 @@ bool pen_pipeline_failed_count(const pen_pipeline *pipeline)
     return pipeline->failed_count;
 }
 
-pen_pgconn *pen_pipeline_connection(pen_pipeline *pipeline)
-{
-    return pipeline->conn;
-}
-
 static void push_item(pen_pipeline *p, item_kind kind, const void *subject, int64_t expected_rows,
                       size_t bytes)
 {

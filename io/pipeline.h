@@ -49,7 +49,4 @@ const void *pen_pipeline_failed(const pen_pipeline *pipeline);
 /* True when the failed statement ran but its row count was wrong. */
 bool pen_pipeline_failed_count(const pen_pipeline *pipeline);
 
-/* The connection, borrowed, for what stands outside the pipeline (its process id). */
-pen_pgconn *pen_pipeline_connection(pen_pipeline *pipeline);
-
 #endif

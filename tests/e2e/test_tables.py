@@ -288,6 +288,8 @@ def test_a_target_that_differs_stops_the_stream(pair, damage, change):
     run = pair.penstock.fails()
     error = run.the_error()
     assert "t" in error and ("5" in error or "100" in error), error
+    event, = [e for e in run.events() if e["level"] == "error"]
+    assert event["lsn"] in error, "a program reads where, beside the words"
     assert pair.on_target("SELECT * FROM t ORDER BY 1") == before
     # put right by hand, it goes on
     pair.on_target("DELETE FROM t WHERE id = 100" if "100" in damage else "INSERT INTO t VALUES (5, 5)")
