@@ -416,6 +416,22 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
             "--publication, or drop the slot: SELECT pg_drop_replication_slot('%s')",
             options->slot, options->publication, options->slot);
     }
+    if (slot->exists && resume->remembered_lsn != PEN_LSN_NONE) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "the state directory %s says that the changes of slot \"%s\" were applied up "
+            "to " PEN_LSN_FMT
+            ", but this target knows nothing of it: --target is another database than before, or "
+            "its schema penstock was dropped. Going on could lose rows or double them. Point "
+            "--target back; or copy the data again and begin a new stream under another --name",
+            options->dir, options->slot, PEN_LSN_ARGS(resume->remembered_lsn));
+    }
+    if (slot->exists) {
+        pen_log(PEN_LOG_WARN,
+                "the slot \"%s\" was there already: what committed before its position must be on "
+                "this target, for it does not come again",
+                options->slot);
+    }
     if (!slot->exists && !create_slot(source, options->slot, slot, err)) {
         return false;
     }

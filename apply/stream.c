@@ -288,20 +288,25 @@ static bool start_threads(pen_run *run, pen_error *err)
                             run->reader, err);
 }
 
+/* The checkpoint tells nothing that the target does not know better, but for one thing: that there
+ * was a target before. */
 static bool open_checkpoint(pen_run *run, pen_checkpoint_file **file, pen_error *err)
 {
+    pen_resume *resume = &run->stream->resume;
     pen_checkpoint newest;
     bool found = false;
     if (!pen_checkpoint_open(pen_statedir_checkpoint(run->statedir), true, file, &found, &newest,
                              err)) {
         return false;
     }
-    if (found && newest.system_identifier != run->stream->resume.identity.system_identifier) {
+    if (found && newest.system_identifier != resume->identity.system_identifier) {
         pen_log(
             PEN_LOG_WARN,
             "the checkpoint in %s is of another source; it is replaced, the target's progress row "
             "counts",
             run->stream->options->dir);
+    } else if (found && strcmp(newest.slot, run->stream->options->slot) == 0) {
+        resume->remembered_lsn = newest.committed_lsn;
     }
     return true;
 }
@@ -318,8 +323,8 @@ static bool prepare(pen_run *run, pen_error *err)
     if (!pen_statedir_open(options->dir, &run->statedir, err) || !open_source(run, err) ||
         !open_target(stream, "control", true, &control, err) ||
         !open_replication(run, pen_pgconn_parameter(control, "server_encoding"), &rep, err) ||
-        !pen_resume_prepare(&stream->resume, options, run->source, control, err) ||
-        !open_checkpoint(run, &file, err)) {
+        !open_checkpoint(run, &file, err) ||
+        !pen_resume_prepare(&stream->resume, options, run->source, control, err)) {
         goto fail;
     }
     pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);

@@ -75,8 +75,8 @@ typedef struct pen_stream {
     /* reader writes */
     PEN_ALIGNED pen_cell input_done; /* 1: nothing more comes through the ring */
     pen_cell handed_lsn;             /* end of the last transaction given to the dispatcher */
-    pen_cell idle_lsn;       /* every commit before it has been handed over or had no changes */
-    pen_counter txns_handed; /* with changes for us */
+    pen_cell idle_lsn;          /* every commit before it has been handed over or had no changes */
+    pen_counter txns_handed;    /* with changes for us */
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
     pen_cell reader_done;
 

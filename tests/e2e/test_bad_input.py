@@ -218,6 +218,30 @@ def test_a_wrong_slot_leaves_the_running_one_alone(one_table, tmp_path):
     run.stop()
 
 
+@pytest.mark.parametrize("how", ["dropped", "another target"])
+def test_a_target_that_has_forgotten_the_stream(one_table, make_pair, how):
+    """The slot alone does not tell what was applied: rows could be lost or doubled."""
+    pair = one_table
+    pair.penstock.catch_up()
+    pair.on_source("INSERT INTO t VALUES (1, 'a')")
+    pair.penstock.catch_up()
+    target = pair.penstock.target
+    if how == "dropped":
+        pair.on_target("DROP SCHEMA penstock CASCADE")
+    else:
+        other = make_pair("owner")
+        other.on_target("CREATE TABLE t (id int PRIMARY KEY, a text)")
+        target = other.target_cluster.uri(other.name, "owner")
+    pair.on_source("INSERT INTO t VALUES (2, 'b')")
+    confirmed = pair.confirmed_lsn()
+    error = pair.penstock.fails(target=target).the_error()
+    assert str(pair.penstock.dir) in error and "--target" in error
+    assert pair.confirmed_lsn() == confirmed
+    if how != "dropped":
+        pair.penstock.catch_up()
+        assert pair.same() == 2
+
+
 def test_a_schema_that_another_user_made(make_pair):
     pair = make_pair("postgres")
     pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
