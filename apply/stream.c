@@ -377,6 +377,8 @@ static void stop_early_on_signals(void)
     struct sigaction action = {.sa_handler = stop_early};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    /* A log that nobody reads any more (| head, a tee that died) is no reason to end. */
+    signal(SIGPIPE, SIG_IGN);
 }
 
 static bool open_signals(pen_run *run, pen_error *err)

@@ -260,6 +260,39 @@ static const char *find_hint(const pen_change *chg, const pen_error *err)
     return "";
 }
 
+/* The failure of one change: which one of which transaction, why, and what to do. `guard`: it ran
+ * and did not change exactly one row. */
+static void explain_change(const pen_batch *batch, const pen_change *chg, bool guard,
+                           pen_error *err)
+{
+    char what[512];
+    pen_change_describe(chg, what, sizeof(what));
+    pen_lsn lsn = find_commit_lsn(batch, chg);
+    const char *hint = find_hint(chg, err);
+    if (guard && chg->kind == PEN_CHANGE_INSERT) {
+        pen_error_set(
+            err, PEN_ERROR_CONFLICT,
+            "target: the %s, in the transaction committed at " PEN_LSN_FMT
+            ", put in no row; nothing of it was applied. A trigger there left the row out, "
+            "or a CHECK, default or trigger divided by zero: mend that and start again",
+            what, PEN_LSN_ARGS(lsn));
+    } else if (guard) {
+        pen_error_set(
+            err, PEN_ERROR_CONFLICT,
+            "target: the %s found no such row or more than one, in the transaction committed "
+            "at " PEN_LSN_FMT
+            "; nothing of it was applied. The target's row was changed or removed by somebody "
+            "else: put it back as it is on the source and start again%s",
+            what, PEN_LSN_ARGS(lsn), hint);
+    } else {
+        pen_error_context(err,
+                          "target: the %s, in the transaction committed at " PEN_LSN_FMT
+                          ", failed; nothing of it was applied%s",
+                          what, PEN_LSN_ARGS(lsn), hint);
+    }
+    err->lsn = lsn;
+}
+
 /* Turns a failure into words: which change of which transaction, why, and what to do. */
 static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
@@ -292,26 +325,7 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
         }
         return;
     }
-    const pen_change *chg = subject;
-    char what[512];
-    pen_change_describe(chg, what, sizeof(what));
-    pen_lsn lsn = find_commit_lsn(batch, chg);
-    const char *hint = find_hint(chg, err);
-    if (guard) {
-        pen_error_set(
-            err, PEN_ERROR_CONFLICT,
-            "target: the %s found no such row or more than one, in the transaction committed "
-            "at " PEN_LSN_FMT
-            "; nothing of it was applied. The target's row was changed or removed by somebody "
-            "else: put it back as it is on the source and start again%s",
-            what, PEN_LSN_ARGS(lsn), hint);
-    } else {
-        pen_error_context(err,
-                          "target: the %s, in the transaction committed at " PEN_LSN_FMT
-                          ", failed; nothing of it was applied%s",
-                          what, PEN_LSN_ARGS(lsn), hint);
-    }
-    err->lsn = lsn;
+    explain_change(batch, subject, guard, err);
 }
 
 void pen_worker_run(void *arg)

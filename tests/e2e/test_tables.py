@@ -271,6 +271,23 @@ def test_rows_behind_row_security_are_an_error_not_silence(pair):
     assert pair.same() == 1
 
 
+@pytest.mark.parametrize("workers, rows", [(1, 1), (1, 500)], ids=["in one flight", "above it"])
+@pytest.mark.parametrize("obstacle", ["""
+    CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER leave_out BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION leave_out()""",
+    "ALTER TABLE t ADD CHECK (10 / a > 0)"], ids=["trigger", "division"])
+def test_a_row_that_the_target_does_not_take(pair, obstacle, workers, rows):
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, a int)")
+    pair.on_target(obstacle)
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT i, 0 FROM generate_series(1, %s) i", (rows,))
+    error = pair.penstock.fails(workers=workers).the_error()
+    assert "INSERT into public.t, key id=1," in error
+    assert "trigger" in error or "division by zero" in error
+    assert "no such row" not in error
+    assert pair.on_target("SELECT count(*) FROM t") == [(0,)]
+
+
 @pytest.mark.parametrize("damage, change", [
     ("DELETE FROM t WHERE id = 5", "UPDATE t SET a = 9 WHERE id = 5"),
     ("DELETE FROM t WHERE id = 5", "DELETE FROM t WHERE id = 5"),
