@@ -56,6 +56,9 @@ static const char *const table_sql =
     "  (SELECT r.rulename FROM pg_catalog.pg_rewrite r WHERE r.ev_class = t.oid AND r.ev_type <> "
     "'1'"
     "   AND pg_catalog.strpos($3, r.ev_enabled::text) > 0 LIMIT 1) AS rule,"
+    "  (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+    "   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN tree ON tree.oid = c.oid"
+    "   WHERE c.relkind = 'r' AND c.relpersistence <> 'p' LIMIT 1) AS unlogged,"
     "  (SELECT pg_catalog.string_agg(p, ', ') FROM pg_catalog.unnest("
     "    ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p"
     "   WHERE NOT pg_catalog.has_table_privilege(t.oid, p)) AS denied,"
@@ -165,6 +168,15 @@ static bool read_table(pen_pgconn *conn, pen_target *target, bool replica_role,
             "checked; ALTER TABLE … DISABLE RULE or drop it and start again, nothing "
             "is lost",
             rule, schema, name);
+    }
+    const char *unlogged = pen_pgresult_named(*table, 0, "unlogged");
+    if (unlogged != NULL) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "target: %s is UNLOGGED, so a crash there would empty it after the source has "
+            "forgotten "
+            "the changes; run there: ALTER TABLE %s SET LOGGED; and start again, nothing is lost",
+            unlogged, unlogged);
     }
     const char *denied = pen_pgresult_named(*table, 0, "denied");
     if (denied != NULL) {

@@ -17,7 +17,7 @@
  *
  * Deadlocks that could be, and why they cannot:
  * - A worker waits only for earlier batches. An earlier batch is always taken first, because there
- * is one open batch at a time, and the worker that holds the earliest one waits for nobody.
+ *   is one open batch at a time, and the worker that holds the earliest one waits for nobody.
  * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
  *   committed what it holds.
  * - The reader waits for memory only while transactions that will give memory back are under way:

@@ -1,5 +1,7 @@
 """Tables of every shape: odd names, other columns on the target, constraints that are enforced there."""
 
+import re
+
 import pytest
 
 from lib.pair import identifier
@@ -267,6 +269,24 @@ def test_rows_behind_row_security_are_an_error_not_silence(pair):
     run = pair.penstock.fails()
     assert "t" in run.the_error()
     pair.on_target("ALTER TABLE t DISABLE ROW LEVEL SECURITY")
+    pair.penstock.catch_up()
+    assert pair.same() == 1
+
+
+@pytest.mark.parametrize("leaf", [False, True])
+def test_unlogged_tables_are_refused(pair, leaf):
+    """A crash of the target empties them, whatever was made durable."""
+    key = "id int PRIMARY KEY"
+    pair.on_source(f"CREATE TABLE t ({key})")
+    if leaf:
+        pair.on_target(f"CREATE TABLE t ({key}) PARTITION BY RANGE (id);"
+                       "CREATE UNLOGGED TABLE low PARTITION OF t DEFAULT")
+    else:
+        pair.on_target(f"CREATE UNLOGGED TABLE t ({key})")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    error = pair.penstock.fails().the_error()
+    pair.on_target(re.search(r"ALTER TABLE .*? SET LOGGED", error).group(0))
     pair.penstock.catch_up()
     assert pair.same() == 1
 
