@@ -56,9 +56,14 @@ static const char *const table_sql =
     "  (SELECT r.rulename FROM pg_catalog.pg_rewrite r WHERE r.ev_class = t.oid AND r.ev_type <> "
     "'1'"
     "   AND pg_catalog.strpos($3, r.ev_enabled::text) > 0 LIMIT 1) AS rule,"
+    "  (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+    "   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN tree ON tree.oid = c.oid"
+    "   WHERE c.relkind = 'r' AND c.relpersistence <> 'p' LIMIT 1) AS unlogged,"
     "  (SELECT pg_catalog.string_agg(p, ', ') FROM pg_catalog.unnest("
     "    ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p"
-    "   WHERE NOT pg_catalog.has_table_privilege(t.oid, p)) AS denied"
+    "   WHERE NOT pg_catalog.has_table_privilege(t.oid, p)) AS denied,"
+    "  pg_catalog.format('%I.%I', $1::text, $2::text) AS quoted,"
+    "  pg_catalog.quote_ident(current_user) AS this_user"
     " FROM t";
 
 /* $1 table OID. */
@@ -164,14 +169,23 @@ static bool read_table(pen_pgconn *conn, pen_target *target, bool replica_role,
             "is lost",
             rule, schema, name);
     }
+    const char *unlogged = pen_pgresult_named(*table, 0, "unlogged");
+    if (unlogged != NULL) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "target: %s is UNLOGGED, so a crash there would empty it after the source has "
+            "forgotten "
+            "the changes; run there: ALTER TABLE %s SET LOGGED; and start again, nothing is lost",
+            unlogged, unlogged);
+    }
     const char *denied = pen_pgresult_named(*table, 0, "denied");
     if (denied != NULL) {
         return pen_error_set(
             err, PEN_ERROR_FATAL,
-            "target: this user may not do all that is needed on %s.%s; run as its "
-            "owner: GRANT %s ON \"%s\".\"%s\" TO the user, and start again, nothing "
-            "is lost",
-            schema, name, denied, schema, name);
+            "target: this user may not do all that is needed on %s.%s; have its owner run: GRANT "
+            "%s ON %s TO %s; and start again, nothing is lost",
+            schema, name, denied, pen_pgresult_named(*table, 0, "quoted"),
+            pen_pgresult_named(*table, 0, "this_user"));
     }
     target->oid = to_oid(pen_pgresult_named(*table, 0, "oid"));
     target->partitioned = kind == 'p';

@@ -2,8 +2,9 @@
  * Thread:  the dispatcher.
  * Owns:    nothing; borrows the connection, gives pen_targets.
  * Flow:    a source relation version in, its target descriptor out, or an error that says what is
- * missing. Source:  PostgreSQL, "System Catalogs"; btree support function 4 (equalimage) says
- * whether equal means same bytes. */
+ *          missing.
+ * Source:  PostgreSQL, "System Catalogs"; btree support function 4 (equalimage) says whether equal
+ *          means same bytes. */
 #ifndef PEN_APPLY_CATALOG_H
 #define PEN_APPLY_CATALOG_H
 

@@ -7,7 +7,9 @@
 /* $1 publication, $2 and $3 a schema and table or NULL for all. Published columns as arrays, which
  * the target is then asked about in one query, whatever the number of tables; each with the words
  * that add it there. The default of a column that was added to a table with rows is in
- * attmissingval: rows of the target that are not touched again need it. */
+ * attmissingval: rows of the target that are not touched again need it. A default that is not
+ * there, or a NOT NULL without one, may mean that the source computed a value for each row when the
+ * column was added: that rewrote the table, of which the stream tells nothing. */
 #define WANTED_FORMAT                                                                              \
     "SELECT pg_catalog.array_agg(n.nspname::pg_catalog.text),"                                     \
     " pg_catalog.array_agg(c.relname::pg_catalog.text),"                                           \
@@ -17,7 +19,8 @@
     "  c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),"                     \
     "  CASE WHEN a.atthasmissing THEN pg_catalog.format(' DEFAULT %%L',"                           \
     "   (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1])"                                 \
-    "   || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END ELSE '' END))"                      \
+    "   || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END ELSE '' END)),"                     \
+    " pg_catalog.array_agg((a.attnotnull OR a.atthasdef) AND NOT a.atthasmissing)"                 \
     " FROM pg_catalog.pg_publication_tables p"                                                     \
     " JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                  \
     " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"            \
@@ -28,9 +31,10 @@
 
 /* What of it is missing, the first table's first column first. */
 static const char *const missing_sql =
-    "SELECT w.s, w.t, w.c, w.alter_sql, c.oid IS NULL AS no_table"
+    "SELECT w.s, w.t, w.c, w.alter_sql, w.computed, c.oid IS NULL AS no_table"
     " FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[],"
-    "  $4::pg_catalog.text[]) WITH ORDINALITY AS w(s, t, c, alter_sql, n)"
+    "  $4::pg_catalog.text[], $5::pg_catalog.bool[])"
+    "  WITH ORDINALITY AS w(s, t, c, alter_sql, computed, n)"
     " LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.s"
     " LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.t"
     "  AND c.relkind IN ('r', 'p')"
@@ -48,11 +52,15 @@ static bool describe_missing(const pen_pgresult *res, pen_error *err)
                              "source and start again, nothing is lost",
                              schema, table);
     }
+    bool computed = pen_pgresult_named(res, 0, "computed")[0] == 't';
     return pen_error_set(
         err, PEN_ERROR_FATAL,
-        "target: the table %s.%s lacks the column \"%s\"; run there: %s; and start "
-        "again, nothing is lost",
-        schema, table, pen_pgresult_named(res, 0, "c"), pen_pgresult_named(res, 0, "alter_sql"));
+        "target: the table %s.%s lacks the column \"%s\"; run there: %s; (or, if the source "
+        "renamed a column, rename it there)%s and start again, nothing is lost",
+        schema, table, pen_pgresult_named(res, 0, "c"), pen_pgresult_named(res, 0, "alter_sql"),
+        computed ? ", copy what the source has in it for rows that were there before, which the "
+                   "stream does not bring,"
+                 : "");
 }
 
 static bool check(const char *publication, const char *schema, const char *table,
@@ -70,12 +78,12 @@ static bool check(const char *publication, const char *schema, const char *table
     if (!pen_pgconn_exec(source, "list the published columns", query, 3, params, &wanted, err)) {
         return false;
     }
-    const char *arrays[4];
-    for (int i = 0; i < 4; i++) {
+    const char *arrays[5];
+    for (int i = 0; i < (int)PEN_COUNTOF(arrays); i++) {
         arrays[i] = pen_pgresult_value(wanted, 0, i);
     }
-    bool ok = pen_pgconn_exec(target, "look for the published columns", missing_sql, 4, arrays,
-                              &missing, err);
+    bool ok = pen_pgconn_exec(target, "look for the published columns", missing_sql,
+                              PEN_COUNTOF(arrays), arrays, &missing, err);
     if (ok && pen_pgresult_rows(missing) > 0) {
         ok = describe_missing(missing, err);
     }
@@ -93,10 +101,14 @@ bool pen_preflight_tables(const char *publication, pen_pgconn *source, pen_pgcon
 bool pen_preflight_table(const pen_options *options, pen_pgconn *target, const pen_relation *rel,
                          pen_error *err)
 {
+    /* Both sessions must speak the encoding that the relation's names came in. */
+    char setup[128];
+    snprintf(setup, sizeof(setup), "SET search_path = ''; SET client_encoding = '%s'",
+             pen_pgconn_parameter(target, "client_encoding"));
     const pen_pgconn_options connect = {.conninfo = options->source,
                                         .side = "source",
                                         .application_name = "penstock preflight",
-                                        .setup = "SET search_path = ''"};
+                                        .setup = setup};
     pen_pgconn *source = NULL;
     if (!pen_pgconn_open(&connect, &source, err)) {
         return false;

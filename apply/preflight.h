@@ -10,7 +10,8 @@
 #include "io/pgconn.h"
 
 /* Every published table with every published column must be on the target; what is missing is named
- * with the exact ALTER TABLE to run there. `source` and `target` are ordinary sessions. */
+ * with the exact ALTER TABLE to run there. `source` and `target` are ordinary sessions that speak
+ * the same encoding. */
 PEN_MUST_CHECK bool pen_preflight_tables(const char *publication, pen_pgconn *source,
                                          pen_pgconn *target, pen_error *err);
 

@@ -2,7 +2,7 @@
  * Thread:  pen_progress_run is the progress thread; create and destroy are main's.
  * Owns:    the control connection to the target (synchronous_commit=on) and the checkpoint file.
  * Flow:    applied_lsn in; durable_lsn and checkpoints out. It never reports an LSN that is not
- * durable on the target. */
+ *          durable on the target. */
 #ifndef PEN_APPLY_PROGRESS_H
 #define PEN_APPLY_PROGRESS_H
 

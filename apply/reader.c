@@ -185,8 +185,8 @@ static void reach_end(pen_reader *reader)
     pen_stream *stream = reader->stream;
     stop_receiving(reader);
     pen_stream_stop(stream, PEN_STOP_DRAIN,
-                    stream->options->stop_when_caught_up ? PEN_REASON_CAUGHT_UP
-                                                         : PEN_REASON_STOP_AT);
+                    stream->stop_lsn == stream->options->stop_at ? PEN_REASON_STOP_AT
+                                                                 : PEN_REASON_CAUGHT_UP);
 }
 
 static bool is_beyond_end(const pen_reader *reader, pen_lsn lsn)
@@ -366,7 +366,6 @@ static bool receive(pen_reader *reader, bool *idle, pen_error *err)
             *idle = true;
             return true;
         case PEN_EVENT_DATA:
-            pen_counter_add(&reader->stream->bytes_received, event.data.len);
             if (!take_data(reader, event.data, err)) {
                 return false;
             }

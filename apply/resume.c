@@ -116,12 +116,16 @@ static bool read_slot(pen_pgconn *source, const char *slot, const char *database
         wrong = "it is temporary";
     } else if (pen_pgresult_named(res, 0, "lost")[0] == 't') {
         wrong = "the source has removed WAL that it needs (wal_status is lost)";
-    } else if (confirmed == NULL || !pen_lsn_parse(confirmed, &state->confirmed_lsn)) {
-        wrong = "it has no confirmed position";
     }
     bool ok = true;
     const char *pid = pen_pgresult_named(res, 0, "active_pid");
     snprintf(state->active_pid, sizeof(state->active_pid), "%s", pid == NULL ? "" : pid);
+    /* One without a position is still being created, by a run that was stopped meanwhile. */
+    bool being_created = confirmed == NULL && pid != NULL;
+    if (wrong == NULL && !being_created &&
+        (confirmed == NULL || !pen_lsn_parse(confirmed, &state->confirmed_lsn))) {
+        wrong = "it has no confirmed position";
+    }
     if (wrong != NULL) {
         ok = pen_error_set(
             err, PEN_ERROR_FATAL,
@@ -158,7 +162,7 @@ static bool read_free_slot(pen_pgconn *source, const pen_options *options, const
             said = true;
             pen_log(PEN_LOG_INFO,
                     "waiting for the replication slot \"%s\", which the source's process %s still "
-                    "reads, for at most %d s",
+                    "reads or creates, for at most %d s",
                     options->slot, state->active_pid, (int)(wait_ms / 1000));
         }
         usleep(200 * 1000);
@@ -170,6 +174,10 @@ static bool create_slot(pen_pgconn *source, const char *slot, slot_state *state,
 {
     const char *const values[] = {slot};
     pen_pgresult *res = NULL;
+    /* So that a server that still waits when we are stopped gives up, where its system can tell. */
+    pen_error ignored;
+    (void)!pen_pgconn_exec(source, "set up the session",
+                           "SET client_connection_check_interval = '1s'", 0, NULL, NULL, &ignored);
     pen_log(PEN_LOG_INFO,
             "creating the replication slot \"%s\"; this waits for transactions that are "
             "open on the source",
@@ -191,6 +199,18 @@ static bool create_slot(pen_pgconn *source, const char *slot, slot_state *state,
     return ok || pen_error_set(err, PEN_ERROR_FATAL, "source: the new slot has no position");
 }
 
+/* The schema penstock is there, made by another user. Returns false always. */
+static bool advise_access(pen_error *err)
+{
+    return strcmp(err->sqlstate, "42501") != 0
+               ? false
+               : pen_error_advise(err,
+                                  "run as the user who made the schema, or have that one run "
+                                  "there, with this user's name: GRANT USAGE ON SCHEMA penstock TO "
+                                  "...; GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA "
+                                  "penstock TO ...; and start again");
+}
+
 static bool create_progress_schema(pen_pgconn *target, pen_error *err)
 {
     pen_pgresult *res = NULL;
@@ -202,7 +222,7 @@ static bool create_progress_schema(pen_pgconn *target, pen_error *err)
                          " pg_catalog.quote_ident(current_user),"
                          " pg_catalog.quote_ident(pg_catalog.current_database())",
                          0, NULL, &res, err)) {
-        return false;
+        return advise_access(err);
     }
     bool has_schema = pen_pgresult_value(res, 0, 0)[0] == 't';
     bool has_tables = pen_pgresult_value(res, 0, 1)[0] == 't';
@@ -244,7 +264,7 @@ static bool take_over(pen_pgconn *target, const pen_options *options, const pen_
                          " UPDATE penstock.progress p SET run_id = $2 FROM d WHERE p.name = $1"
                          " RETURNING p.commit_lsn, p.end_lsn, d.reported_lsn",
                          2, values, &res, err)) {
-        return false;
+        return advise_access(err);
     }
     bool ok = true;
     if (pen_pgresult_rows(res) == 1) {
@@ -272,8 +292,10 @@ static bool same_fact(const char *name, const char *what, const char *recorded, 
                name, what, recorded, now);
 }
 
+/* Before the stream is taken over: a wrong --source or --slot must not end the run that has it.
+ * *known: something says which source the stream is of. */
 static bool check_same_source(pen_pgconn *target, const pen_options *options,
-                              const pen_resume *resume, pen_error *err)
+                              const pen_resume *resume, bool *known, pen_error *err)
 {
     const char *const values[] = {options->name};
     pen_pgresult *res = NULL;
@@ -282,29 +304,24 @@ static bool check_same_source(pen_pgconn *target, const pen_options *options,
                          " FROM penstock.stream"
                          " WHERE name = $1",
                          1, values, &res, err)) {
-        return false;
+        return advise_access(err);
     }
     char system[24];
     char timeline[12];
     snprintf(system, sizeof(system), "%" PRIu64, resume->identity.system_identifier);
     snprintf(timeline, sizeof(timeline), "%" PRIu32, resume->identity.timeline);
     const char *name = options->name;
+    *known = pen_pgresult_rows(res) == 1;
     bool ok =
-        pen_pgresult_rows(res) == 1
-            ? same_fact(name, "the source server (system identifier)",
-                        pen_pgresult_value(res, 0, 0), system, err) &&
-                  same_fact(name, "the source's timeline", pen_pgresult_value(res, 0, 1), timeline,
-                            err) &&
-                  same_fact(name, "the source database", pen_pgresult_value(res, 0, 2),
-                            resume->identity.database, err) &&
-                  same_fact(name, "the slot", pen_pgresult_value(res, 0, 3), options->slot, err) &&
-                  same_fact(name, "the publication", pen_pgresult_value(res, 0, 4),
-                            options->publication, err)
-            : pen_error_set(
-                  err, PEN_ERROR_FATAL,
-                  "target: there is a progress row for \"%s\" but nothing that says which "
-                  "source it is of; begin a new stream under another --name",
-                  name);
+        !*known ||
+        (same_fact(name, "the source server (system identifier)", pen_pgresult_value(res, 0, 0),
+                   system, err) &&
+         same_fact(name, "the source's timeline", pen_pgresult_value(res, 0, 1), timeline, err) &&
+         same_fact(name, "the source database", pen_pgresult_value(res, 0, 2),
+                   resume->identity.database, err) &&
+         same_fact(name, "the slot", pen_pgresult_value(res, 0, 3), options->slot, err) &&
+         same_fact(name, "the publication", pen_pgresult_value(res, 0, 4), options->publication,
+                   err));
     pen_pgresult_clear(res);
     return ok;
 }
@@ -339,12 +356,15 @@ static bool record_stream(pen_pgconn *target, const pen_options *options, const 
 }
 
 /* A stream that has run before: everything must still fit together. */
-static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pgconn *target,
-                          const slot_state *slot, const progress_state *progress,
-                          bool has_publication, pen_error *err)
+static bool resume_stream(pen_resume *resume, const pen_options *options, const slot_state *slot,
+                          const progress_state *progress, bool has_publication, bool knows_source,
+                          pen_error *err)
 {
-    if (!check_same_source(target, options, resume, err)) {
-        return false;
+    if (!knows_source) {
+        return pen_error_set(err, PEN_ERROR_FATAL,
+                             "target: there is a progress row for \"%s\" but nothing that says "
+                             "which source it is of; begin a new stream under another --name",
+                             options->name);
     }
     if (!slot->exists) {
         return pen_error_set(
@@ -396,6 +416,22 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
             "--publication, or drop the slot: SELECT pg_drop_replication_slot('%s')",
             options->slot, options->publication, options->slot);
     }
+    if (slot->exists && resume->remembered_lsn != PEN_LSN_NONE) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "the state directory %s says that the changes of slot \"%s\" were applied up "
+            "to " PEN_LSN_FMT
+            ", but this target knows nothing of it: --target is another database than before, or "
+            "its schema penstock was dropped. Going on could lose rows or double them. Point "
+            "--target back; or copy the data again and begin a new stream under another --name",
+            options->dir, options->slot, PEN_LSN_ARGS(resume->remembered_lsn));
+    }
+    if (slot->exists) {
+        pen_log(PEN_LOG_WARN,
+                "the slot \"%s\" was there already: what committed before its position must be on "
+                "this target, for it does not come again",
+                options->slot);
+    }
     if (!slot->exists && !create_slot(source, options->slot, slot, err)) {
         return false;
     }
@@ -416,11 +452,13 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
     slot_state slot;
     progress_state progress;
     bool has_publication = false;
+    bool knows_source = false;
     if (!make_run_id(resume, err) || !check_source(source, resume, err) ||
         !pen_session_may_be_replica(target, &resume->replica_role, err) ||
         !read_free_slot(source, options, resume, &slot, err) ||
         !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !create_progress_schema(target, err) ||
+        !check_same_source(target, options, resume, &knows_source, err) ||
         !take_over(target, options, resume, &progress, err)) {
         return false;
     }
@@ -434,6 +472,7 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         return false;
     }
     return progress.exists
-               ? resume_stream(resume, options, target, &slot, &progress, has_publication, err)
+               ? resume_stream(resume, options, &slot, &progress, has_publication, knows_source,
+                               err)
                : begin_stream(resume, options, source, target, &slot, has_publication, err);
 }

@@ -17,6 +17,8 @@
 
 typedef struct pen_resume {
     pen_source_identity identity; /* set by the caller, from the replication connection */
+    pen_lsn remembered_lsn; /* set by the caller: what the state directory says was applied of this
+                               slot's stream, or PEN_LSN_NONE */
     char run_id[24];      /* random: what tells this run's sessions from those of an earlier one */
     bool replica_role;    /* the target lets us set session_replication_role */
     pen_lsn commit_lsn;   /* transactions that commit at or before it are on the target already */

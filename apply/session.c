@@ -45,7 +45,8 @@ bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen
         goto fail;
     }
     snprintf(rest, sizeof(rest), "SET client_encoding = '%s'; SET synchronous_commit = %s%s%s",
-             pen_pgconn_parameter(made, "server_encoding"), options->durable ? "on" : "off",
+             options->names_only ? "UTF8" : pen_pgconn_parameter(made, "server_encoding"),
+             options->durable ? "on" : "off",
              version >= 170000 ? "; SET transaction_timeout = 0" : "",
              options->replica_role ? "; SET session_replication_role = replica" : "");
     if (!pen_pgconn_exec(made, "set up the session", row_settings, 0, NULL, NULL, err) ||

@@ -13,6 +13,8 @@ typedef struct pen_session_options {
     bool replica_role; /* ask for session_replication_role=replica: FKs and ordinary triggers sleep
                         */
     bool durable;      /* synchronous_commit=on: for the durability barrier */
+    bool names_only;   /* speak UTF-8, as the source session; else the target's own encoding, in
+                          which the stream brings its values */
 } pen_session_options;
 
 /* Opens a session for writing rows. Every SET is checked. */

@@ -59,6 +59,11 @@ void pen_statements_destroy(pen_statements *statements)
     free(statements);
 }
 
+size_t pen_statements_count(const pen_statements *statements)
+{
+    return statements->count;
+}
+
 /* A statement under construction. */
 typedef struct builder {
     const pen_target *target;

@@ -1,8 +1,7 @@
 /* Purpose: a change as SQL: the statement for its shape, prepared once a session, and its
  *          parameters.
  * Thread:  one worker; a statement cache belongs to one session.
- * Owns:    the statements; they live as long as the cache, and are prepared for as long as the
- *          session.
+ * Owns:    the statements; they live as long as the cache.
  * Flow:    a change in; a prepared statement's name, SQL and parameter values out.
  *
  * A statement depends on the relation version, the kind of change, which columns came unchanged,
@@ -28,6 +27,8 @@ typedef struct pen_statements pen_statements;
 
 pen_statements *pen_statements_create(void);
 void pen_statements_destroy(pen_statements *statements); /* NULL is nothing */
+/* How many statements it holds. */
+size_t pen_statements_count(const pen_statements *statements);
 
 /* The statement for `chg` (insert, update or delete), made when its shape is new. `guarded`: it
  * aborts by a division by zero unless it changed exactly one row, so that its count need not be

@@ -164,6 +164,7 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
         .application_name = name,
         .replica_role = stream->resume.replica_role && !durable,
         .durable = durable,
+        .names_only = durable,
     };
     return pen_session_open(&session, conn, err);
 }
@@ -177,7 +178,9 @@ static bool open_source(pen_run *run, pen_error *err)
         .conninfo = options->source,
         .side = "source",
         .application_name = name,
-        .setup = "SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0;"
+        /* Names are compared with the target's, and the operator's patterns are in UTF-8. */
+        .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
+                 " SET statement_timeout = 0; SET lock_timeout = 0;"
                  " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
                  " SET default_transaction_read_only = off",
     };
@@ -216,6 +219,14 @@ static bool find_end(pen_run *run, pen_error *err)
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
     stream->stop_lsn = options->stop_at;
+    if (options->stop_at != PEN_LSN_NONE && stream->resume.commit_lsn > options->stop_at) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "the target already has the transaction committed at " PEN_LSN_FMT
+                             ", which is behind --stop-at " PEN_LSN_FMT
+                             ": it cannot be brought to that position any more; give a later one",
+                             PEN_LSN_ARGS(stream->resume.commit_lsn),
+                             PEN_LSN_ARGS(options->stop_at));
+    }
     if (!options->stop_when_caught_up) {
         return true;
     }
@@ -277,20 +288,25 @@ static bool start_threads(pen_run *run, pen_error *err)
                             run->reader, err);
 }
 
+/* The checkpoint tells nothing that the target does not know better, but for one thing: that there
+ * was a target before. */
 static bool open_checkpoint(pen_run *run, pen_checkpoint_file **file, pen_error *err)
 {
+    pen_resume *resume = &run->stream->resume;
     pen_checkpoint newest;
     bool found = false;
     if (!pen_checkpoint_open(pen_statedir_checkpoint(run->statedir), true, file, &found, &newest,
                              err)) {
         return false;
     }
-    if (found && newest.system_identifier != run->stream->resume.identity.system_identifier) {
+    if (found && newest.system_identifier != resume->identity.system_identifier) {
         pen_log(
             PEN_LOG_WARN,
             "the checkpoint in %s is of another source; it is replaced, the target's progress row "
             "counts",
             run->stream->options->dir);
+    } else if (found && strcmp(newest.slot, run->stream->options->slot) == 0) {
+        resume->remembered_lsn = newest.committed_lsn;
     }
     return true;
 }
@@ -307,8 +323,8 @@ static bool prepare(pen_run *run, pen_error *err)
     if (!pen_statedir_open(options->dir, &run->statedir, err) || !open_source(run, err) ||
         !open_target(stream, "control", true, &control, err) ||
         !open_replication(run, pen_pgconn_parameter(control, "server_encoding"), &rep, err) ||
-        !pen_resume_prepare(&stream->resume, options, run->source, control, err) ||
-        !open_checkpoint(run, &file, err)) {
+        !open_checkpoint(run, &file, err) ||
+        !pen_resume_prepare(&stream->resume, options, run->source, control, err)) {
         goto fail;
     }
     pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);
@@ -361,6 +377,8 @@ static void stop_early_on_signals(void)
     struct sigaction action = {.sa_handler = stop_early};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    /* A log that nobody reads any more (| head, a tee that died) is no reason to end. */
+    signal(SIGPIPE, SIG_IGN);
 }
 
 static bool open_signals(pen_run *run, pen_error *err)

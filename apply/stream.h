@@ -17,7 +17,7 @@
  *
  * Deadlocks that could be, and why they cannot:
  * - A worker waits only for earlier batches. An earlier batch is always taken first, because there
- * is one open batch at a time, and the worker that holds the earliest one waits for nobody.
+ *   is one open batch at a time, and the worker that holds the earliest one waits for nobody.
  * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
  *   committed what it holds.
  * - The reader waits for memory only while transactions that will give memory back are under way:
@@ -75,9 +75,8 @@ typedef struct pen_stream {
     /* reader writes */
     PEN_ALIGNED pen_cell input_done; /* 1: nothing more comes through the ring */
     pen_cell handed_lsn;             /* end of the last transaction given to the dispatcher */
-    pen_cell idle_lsn;       /* every commit before it has been handed over or had no changes */
-    pen_counter txns_handed; /* with changes for us */
-    pen_counter bytes_received;
+    pen_cell idle_lsn;          /* every commit before it has been handed over or had no changes */
+    pen_counter txns_handed;    /* with changes for us */
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
     pen_cell reader_done;
 

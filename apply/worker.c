@@ -12,6 +12,11 @@
  * it guarding itself: one round trip. Above, the guards' own cost is more than the trip. */
 #define ONE_FLIGHT_CHANGES 64
 
+/* Prepared statements that a session may have when it begins a batch. Each takes some 20 kB of the
+ * target's memory in each worker's backend; there is one for each table, kind of change and set of
+ * columns that came unchanged. */
+#define MAX_STATEMENTS 2000
+
 /* Statements that every worker needs; their names cannot meet those of pen_statements. */
 static const char *const begin_sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 static const char *const commit_sql = "COMMIT";
@@ -28,6 +33,14 @@ static const char *const progress_sql =
 /* What the progress statement is about, told apart from changes when it fails. */
 static const char progress_subject;
 
+static bool prepare_own(pen_worker *worker, pen_error *err)
+{
+    return pen_pipeline_prepare(worker->pipeline, "begin", begin_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "commit", commit_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "defer", defer_sql, NULL, err) &&
+           pen_pipeline_prepare(worker->pipeline, "progress", progress_sql, NULL, err);
+}
+
 bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pen_pgconn *conn,
                      pen_error *err)
 {
@@ -36,20 +49,14 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->number = number;
     pen_histogram_init(&worker->lag);
     worker->parker.event_fd = -1;
-    if (!pen_parker_init(&worker->parker, err)) {
+    if (!pen_parker_init(&worker->parker, err) ||
+        !pen_pipeline_open(conn, &worker->parker, &stream->stop, PEN_STOP_ABORT, &worker->pipeline,
+                           err)) {
         pen_pgconn_close(conn);
         return false;
     }
-    if (!pen_pipeline_open(conn, &worker->parker, &stream->stop, PEN_STOP_ABORT, &worker->pipeline,
-                           err)) {
-        return false;
-    }
     worker->statements = pen_statements_create();
-    return pen_pipeline_prepare(worker->pipeline, "begin", begin_sql, NULL, err) &&
-           pen_pipeline_prepare(worker->pipeline, "commit", commit_sql, NULL, err) &&
-           pen_pipeline_prepare(worker->pipeline, "defer", defer_sql, NULL, err) &&
-           pen_pipeline_prepare(worker->pipeline, "progress", progress_sql, NULL, err) &&
-           pen_pipeline_drain(worker->pipeline, true, err);
+    return prepare_own(worker, err) && pen_pipeline_drain(worker->pipeline, true, err);
 }
 
 void pen_worker_deinit(pen_worker *worker)
@@ -273,8 +280,24 @@ static bool apply_large(pen_worker *worker, pen_batch *batch, pen_error *err)
            pen_pipeline_drain(worker->pipeline, true, err);
 }
 
+/* Between two batches: which statements will be needed again is not known, and to prepare those
+ * anew costs little against having prepared so many. */
+static bool forget_statements(pen_worker *worker, pen_error *err)
+{
+    pen_log(PEN_LOG_DEBUG, "forgetting %zu prepared statements",
+            pen_statements_count(worker->statements));
+    pen_statements_destroy(worker->statements);
+    worker->statements = pen_statements_create();
+    return pen_pipeline_prepare(worker->pipeline, "", "DEALLOCATE ALL", NULL, err) &&
+           send_plain(worker, "", err) && prepare_own(worker, err);
+}
+
 static bool apply_batch(pen_worker *worker, pen_batch *batch, pen_error *err)
 {
+    if (pen_statements_count(worker->statements) > MAX_STATEMENTS &&
+        !forget_statements(worker, err)) {
+        return false;
+    }
     uint64_t committed = pen_handover_committed(&worker->stream->handover);
     bool turn = committed == batch->number - 1;
     worker->deferred = false;
@@ -353,6 +376,39 @@ static const char *find_hint(const pen_change *chg, const pen_error *err)
     return "";
 }
 
+/* The failure of one change: which one of which transaction, why, and what to do. `guard`: it ran
+ * and did not change exactly one row. */
+static void explain_change(const pen_batch *batch, const pen_change *chg, bool guard,
+                           pen_error *err)
+{
+    char what[512];
+    pen_change_describe(chg, what, sizeof(what));
+    pen_lsn lsn = find_commit_lsn(batch, chg);
+    const char *hint = find_hint(chg, err);
+    if (guard && chg->kind == PEN_CHANGE_INSERT) {
+        pen_error_set(
+            err, PEN_ERROR_CONFLICT,
+            "target: the %s, in the transaction committed at " PEN_LSN_FMT
+            ", put in no row; nothing of it was applied. A trigger there left the row out, "
+            "or a CHECK, default or trigger divided by zero: mend that and start again",
+            what, PEN_LSN_ARGS(lsn));
+    } else if (guard) {
+        pen_error_set(
+            err, PEN_ERROR_CONFLICT,
+            "target: the %s found no such row or more than one, in the transaction committed "
+            "at " PEN_LSN_FMT
+            "; nothing of it was applied. The target's row was changed or removed by somebody "
+            "else: put it back as it is on the source and start again%s",
+            what, PEN_LSN_ARGS(lsn), hint);
+    } else {
+        pen_error_context(err,
+                          "target: the %s, in the transaction committed at " PEN_LSN_FMT
+                          ", failed; nothing of it was applied%s",
+                          what, PEN_LSN_ARGS(lsn), hint);
+    }
+    err->lsn = lsn;
+}
+
 /* Turns a failure into words: which change of which transaction, why, and what to do. */
 static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
@@ -385,26 +441,7 @@ static void explain(pen_worker *worker, const pen_batch *batch, pen_error *err)
         }
         return;
     }
-    const pen_change *chg = subject;
-    char what[512];
-    pen_change_describe(chg, what, sizeof(what));
-    pen_lsn lsn = find_commit_lsn(batch, chg);
-    const char *hint = find_hint(chg, err);
-    if (guard) {
-        pen_error_set(
-            err, PEN_ERROR_CONFLICT,
-            "target: the %s found no such row or more than one, in the transaction committed "
-            "at " PEN_LSN_FMT
-            "; nothing of it was applied. The target's row was changed or removed by somebody "
-            "else: put it back as it is on the source and start again%s",
-            what, PEN_LSN_ARGS(lsn), hint);
-    } else {
-        pen_error_context(err,
-                          "target: the %s, in the transaction committed at " PEN_LSN_FMT
-                          ", failed; nothing of it was applied%s",
-                          what, PEN_LSN_ARGS(lsn), hint);
-    }
-    err->lsn = lsn;
+    explain_change(batch, subject, guard, err);
 }
 
 void pen_worker_run(void *arg)

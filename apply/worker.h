@@ -2,7 +2,7 @@
  * Thread:  pen_worker_run is the worker's thread; init and deinit are main's.
  * Owns:    one target connection in pipeline mode, its prepared statements, and the batch it holds.
  * Flow:    the open batch in; rows and the progress row in one transaction on the target out; then
- * the next worker in the commit chain is woken, directly. */
+ *          the next worker in the commit chain is woken, directly. */
 #ifndef PEN_APPLY_WORKER_H
 #define PEN_APPLY_WORKER_H
 

@@ -53,7 +53,6 @@
 #include "core/conflict.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define ENTRIES 3
 
@@ -229,18 +228,6 @@ uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key
                             uint64_t batch, uint64_t committed)
 {
     return pen_conflict_touch_after(table, keys, key_count, batch, committed, 0);
-}
-
-void pen_conflict_prefetch(const pen_conflict *table, uint64_t hash)
-{
-    __builtin_prefetch(bucket_of(table, hash), 1);
-}
-
-void pen_conflict_clear(pen_conflict *table)
-{
-    memset(table->buckets, 0, table->bucket_count * sizeof(bucket));
-    table->base = 0;
-    table->newest = 0;
 }
 
 uint64_t pen_conflict_evictions(const pen_conflict *table)

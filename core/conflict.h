@@ -1,5 +1,5 @@
 /* Purpose: the conflict table: which batch touched a key last, and so what must commit first.
- * Thread:  whoever holds the dispatcher's baton; nobody else.
+ * Thread:  the dispatcher.
  * Owns:    its buckets, of fixed size: memory does not grow with the number of keys.
  * Flow:    key hashes of a change in, the number of the batch that it must wait for out.
  *
@@ -26,9 +26,6 @@ typedef struct pen_key {
 pen_conflict *pen_conflict_create(size_t bucket_count);
 void pen_conflict_destroy(pen_conflict *table);
 
-/* Fetches the key's cache line, to be done for a whole transaction before its first probe. */
-void pen_conflict_prefetch(const pen_conflict *table, uint64_t hash);
-
 /* Notes that a change of `batch` touches `keys`, all at once, and returns what the change is bound
  * to: the number of the batch that must have committed before it may run, or 0 when it is free.
  * Always less than `batch`. `batch` never decreases between calls; `committed` is the newest
@@ -43,9 +40,6 @@ uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key
  * its keys say: one that may conflict with what is not written as keys. */
 uint64_t pen_conflict_touch_after(pen_conflict *table, const pen_key *keys, size_t key_count,
                                   uint64_t batch, uint64_t committed, uint64_t at_least);
-
-/* Forgets everything, as before the first batch; only when no batch is in flight. */
-void pen_conflict_clear(pen_conflict *table);
 
 /* Entries lost to full buckets so far, to show. */
 uint64_t pen_conflict_evictions(const pen_conflict *table);

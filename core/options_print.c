@@ -1,7 +1,5 @@
 #include "core/options_table.h"
 
-#include "core/conninfo.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,12 +83,6 @@ void pen_options_print(const pen_options *options, FILE *out)
             continue;
         }
         char *value = pen_option_show(options, row);
-        if (value != NULL && pen_option_rows[row].type != PEN_OPTION_CONNINFO &&
-            pen_conninfo_suspect(value)) {
-            char *redacted = pen_conninfo_redact(value);
-            free(value);
-            value = redacted;
-        }
         /* What a config file could not have is a comment, so that the output can be one. */
         bool in_file = value != NULL && pen_option_rows[row].where == PEN_OPTION_ANYWHERE;
         fprintf(out, "%s%s = ", in_file ? "" : "# ", pen_option_rows[row].flag);

@@ -274,6 +274,18 @@ static bool refuse_conninfo(int row, const char *problem, const char *origin, pe
                          describe(&pen_option_rows[row], allowed, sizeof(allowed)));
 }
 
+/* Free text ends up in messages, in the catalogs and as a file's name: a connection string that got
+ * into the wrong place must not, for it may hold a password. */
+static bool refuse_conninfo_as_text(int row, const char *value, const char *origin, pen_error *err)
+{
+    char quoted[PEN_QUOTE_SIZE];
+    return pen_error_set(err, PEN_ERROR_CONFIG,
+                         "--%s %s (%s) looks like a connection string, which only --source and "
+                         "--target take; give %s here",
+                         pen_option_rows[row].flag, pen_option_quote(value, quoted), origin,
+                         pen_option_rows[row].value);
+}
+
 static void append(pen_option_list *list, const char *begin, const char *end)
 {
     size_t len = (size_t)(end - begin);
@@ -370,7 +382,8 @@ bool pen_option_set(pen_option_reader *reader, int row, pen_option_level level, 
 {
     pen_options *options = reader->options;
     const char *flag = pen_option_rows[row].flag;
-    bool is_list = pen_option_rows[row].type == PEN_OPTION_LIST;
+    pen_option_type type = pen_option_rows[row].type;
+    bool is_list = type == PEN_OPTION_LIST;
     bool again = level != PEN_LEVEL_DEFAULT && reader->levels[row] == level;
     if (again && !is_list) {
         return pen_error_set(err, PEN_ERROR_CONFIG, "--%s (%s) was given before (%s): give it once",
@@ -379,11 +392,14 @@ bool pen_option_set(pen_option_reader *reader, int row, pen_option_level level, 
     if (is_list && !again) {
         clear_list(field_of(options, row));
     }
-    if (pen_option_rows[row].type == PEN_OPTION_CONNINFO) {
+    if (type == PEN_OPTION_CONNINFO) {
         const char *problem = pen_conninfo_problem(value);
         if (problem != NULL) {
             return refuse_conninfo(row, problem, origin, err);
         }
+    }
+    if ((type == PEN_OPTION_TEXT || type == PEN_OPTION_LIST) && pen_conninfo_suspect(value)) {
+        return refuse_conninfo_as_text(row, value, origin, err);
     }
     if (!set_field(options, row, level, value)) {
         return refuse(row, value, origin, err);

@@ -57,11 +57,6 @@ static inline void pen_counter_add(pen_counter *counter, uint64_t more)
     atomic_fetch_add_explicit(&counter->value, more, memory_order_relaxed);
 }
 
-static inline void pen_counter_set(pen_counter *counter, uint64_t value)
-{
-    atomic_store_explicit(&counter->value, value, memory_order_relaxed);
-}
-
 static inline uint64_t pen_counter_get(const pen_counter *counter)
 {
     return atomic_load_explicit(&counter->value, memory_order_relaxed);

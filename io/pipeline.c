@@ -51,7 +51,8 @@ bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *sto
     made->capacity = 256;
     made->items = pen_calloc(made->capacity, sizeof(*made->items));
     if (!pen_pgconn_set_nonblocking(conn, err) || !pen_pgconn_enter_pipeline(conn, err)) {
-        pen_pipeline_close(made);
+        free(made->items);
+        free(made);
         return false;
     }
     *pipeline = made;
@@ -75,11 +76,6 @@ const void *pen_pipeline_failed(const pen_pipeline *pipeline)
 bool pen_pipeline_failed_count(const pen_pipeline *pipeline)
 {
     return pipeline->failed_count;
-}
-
-pen_pgconn *pen_pipeline_connection(pen_pipeline *pipeline)
-{
-    return pipeline->conn;
 }
 
 static void push_item(pen_pipeline *p, item_kind kind, const void *subject, int64_t expected_rows,

@@ -21,7 +21,7 @@ typedef struct pen_pipeline pen_pipeline;
 
 #define PEN_ROWS_ANY (-1) /* the statement guards itself, or its count does not matter */
 
-/* Takes `conn`, also when it fails, and puts it into pipeline mode. While it waits, `parker`
+/* Puts `conn` into pipeline mode and takes it, unless that fails. While it waits, `parker`
  * (borrowed) is listened to as well: when `stop` (borrowed) reaches `stop_at`, waiting ends with an
  * error of kind PEN_ERROR_NONE. */
 PEN_MUST_CHECK bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
@@ -48,8 +48,5 @@ PEN_MUST_CHECK bool pen_pipeline_drain(pen_pipeline *pipeline, bool sync, pen_er
 const void *pen_pipeline_failed(const pen_pipeline *pipeline);
 /* True when the failed statement ran but its row count was wrong. */
 bool pen_pipeline_failed_count(const pen_pipeline *pipeline);
-
-/* The connection, borrowed, for what stands outside the pipeline (its process id). */
-pen_pgconn *pen_pipeline_connection(pen_pipeline *pipeline);
 
 #endif

@@ -146,13 +146,13 @@ static bool read_payload(pen_slice payload, pen_event *event, pen_error *err)
         (void)pen_cursor_u64(
             &cur); /* start of the message's WAL: the same as its end for a plugin */
         event->wal_end = pen_cursor_u64(&cur);
-        event->send_time = (pen_pgtime)pen_cursor_u64(&cur);
+        (void)pen_cursor_u64(&cur); /* the source's clock */
         event->data = pen_cursor_bytes(&cur, pen_cursor_left(&cur));
         break;
     case 'k':
         event->kind = PEN_EVENT_KEEPALIVE;
         event->wal_end = pen_cursor_u64(&cur);
-        event->send_time = (pen_pgtime)pen_cursor_u64(&cur);
+        (void)pen_cursor_u64(&cur); /* the source's clock */
         event->reply_requested = pen_cursor_u8(&cur) != 0;
         break;
     default:

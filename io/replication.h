@@ -49,7 +49,6 @@ typedef struct pen_event {
     pen_event_kind kind;
     pen_slice data;       /* DATA: borrowed until the next poll */
     pen_lsn wal_end;      /* the source's position as told */
-    pen_pgtime send_time; /* the source's clock */
     bool reply_requested; /* KEEPALIVE: it wants a status at once */
 } pen_event;
 

@@ -3,10 +3,26 @@
 #include "apply/stream.h"
 #include "core/log.h"
 
+/* For programs, what the error is about stands beside its words. */
+static void log_error(const pen_error *err)
+{
+    char lsn[PEN_LSN_TEXT_SIZE];
+    pen_log_field fields[2];
+    size_t count = 0;
+    if (err->lsn != PEN_LSN_NONE) {
+        fields[count++] =
+            (pen_log_field){"lsn", PEN_FIELD_TEXT, .text = pen_lsn_format(err->lsn, lsn)};
+    }
+    if (err->sqlstate[0] != '\0') {
+        fields[count++] = (pen_log_field){"sqlstate", PEN_FIELD_TEXT, .text = err->sqlstate};
+    }
+    pen_log_fields(PEN_LOG_ERROR, err->text, fields, count);
+}
+
 static int stream_exit_code(bool ok, pen_stop_reason reason, const pen_error *err)
 {
     if (!ok) {
-        pen_log(PEN_LOG_ERROR, "%s", err->text);
+        log_error(err);
         return pen_error_exit_code(err->kind);
     }
     return reason == PEN_REASON_SIGNAL ? 3 : 0;

@@ -206,6 +206,83 @@ def test_another_source_is_refused(one_table, make_pair):
     run.the_error()
 
 
+def test_a_wrong_slot_leaves_the_running_one_alone(one_table, tmp_path):
+    """A second start that is refused, from another folder, must not have taken the stream over."""
+    pair = one_table
+    run = pair.penstock.start()
+    pair.wait_streaming(run)
+    error = pair.penstock.fails(slot="mistyped", dir=tmp_path / "elsewhere").the_error()
+    assert "mistyped" in error and pair.name in error
+    pair.on_source("INSERT INTO t VALUES (1, 'a')")
+    pair.wait_rows("t", 1, run)
+    run.stop()
+
+
+@pytest.mark.parametrize("how", ["dropped", "another target"])
+def test_a_target_that_has_forgotten_the_stream(one_table, make_pair, how):
+    """The slot alone does not tell what was applied: rows could be lost or doubled."""
+    pair = one_table
+    pair.penstock.catch_up()
+    pair.on_source("INSERT INTO t VALUES (1, 'a')")
+    pair.penstock.catch_up()
+    target = pair.penstock.target
+    if how == "dropped":
+        pair.on_target("DROP SCHEMA penstock CASCADE")
+    else:
+        other = make_pair("owner")
+        other.on_target("CREATE TABLE t (id int PRIMARY KEY, a text)")
+        target = other.target_cluster.uri(other.name, "owner")
+    pair.on_source("INSERT INTO t VALUES (2, 'b')")
+    confirmed = pair.confirmed_lsn()
+    error = pair.penstock.fails(target=target).the_error()
+    assert str(pair.penstock.dir) in error and "--target" in error
+    assert pair.confirmed_lsn() == confirmed
+    if how != "dropped":
+        pair.penstock.catch_up()
+        assert pair.same() == 2
+
+
+def test_a_schema_that_another_user_made(make_pair):
+    pair = make_pair("postgres")
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    pair.penstock.catch_up()
+    error = pair.penstock.fails(target=pair.target_cluster.uri(pair.name, "owner")).the_error()
+    for privileges in ("USAGE ON SCHEMA penstock", "SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA penstock"):
+        assert f"GRANT {privileges} TO ...;" in error
+        pair.target_cluster.sql(f"GRANT {privileges} TO owner", dbname=pair.name)
+    pair.penstock.catch_up(target=pair.target_cluster.uri(pair.name, "owner"))
+
+
+def test_rights_that_are_missing_are_granted_as_told(pair):
+    name = 'a "b".C\\'
+    quoted = '"' + name.replace('"', '""') + '"'
+    pair.on_source(f"CREATE TABLE {quoted} (id int PRIMARY KEY)")
+    pair.target_cluster.sql(f"CREATE TABLE {quoted} (id int PRIMARY KEY)", dbname=pair.name)
+    pair.target_cluster.sql("GRANT USAGE ON SCHEMA public TO owner", dbname=pair.name)
+    pair.make_slot()
+    pair.on_source(f"INSERT INTO {quoted} VALUES (1)")
+    grant = re.search(r"GRANT .*?;", pair.penstock.fails().the_error())
+    pair.target_cluster.sql(grant.group(0), dbname=pair.name)
+    pair.penstock.catch_up()
+    assert pair.same() == 1
+
+
+def test_stop_at_a_position_that_the_target_is_behind_already(one_table):
+    """A success would say that the target is as the source was there."""
+    pair = one_table
+    pair.make_slot()
+    before = pair.wal_lsn()
+    pair.on_source("INSERT INTO t VALUES (1, 'a')")
+    there = pair.wal_lsn()
+    pair.penstock.catch_up()
+    run = pair.penstock.start(stop_at=before)
+    run.wait(20, expect=USAGE)
+    assert before in run.the_error()
+    run = pair.penstock.start("--stop-when-caught-up", stop_at=there)
+    run.wait(20, expect=0)
+    assert run.finished()["reason"] == "stop-at"
+
+
 def test_wal_level_is_not_logical(one_table):
     replica = Cluster("replica", settings={"wal_level": "replica"})
     try:
@@ -269,6 +346,19 @@ def test_column_is_missing_on_the_target(one_table):
     pair.on_target(alter)
     pair.penstock.catch_up()
     assert pair.same() == 2
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_column_whose_values_the_stream_does_not_bring(one_table, computed):
+    """Added with a value for each row, which rewrites the table; and one that every row has as NULL."""
+    pair = one_table
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1, 'a')")
+    pair.on_source("ALTER TABLE t ADD COLUMN b uuid" + " DEFAULT gen_random_uuid()" * computed)
+    pair.on_source("INSERT INTO t VALUES (2, 'b')")
+    error = pair.penstock.fails().the_error()
+    assert "ADD COLUMN b uuid;" in error and "renamed" in error
+    assert ("rows that were there before" in error) == computed
 
 
 def test_column_is_added_on_the_source_while_streaming(one_table):

@@ -5,6 +5,7 @@ import pathlib
 import random
 import signal
 import stat
+import subprocess
 import threading
 import time
 
@@ -13,7 +14,7 @@ import pytest
 from lib.cluster import Cluster
 from lib.load import Load
 from lib.pair import lsn_number
-from lib.program import FAILED, STOPPED, wait_until
+from lib.program import FAILED, STOPPED, binary, wait_until
 
 TABLES = """
 CREATE TABLE rows (id bigint PRIMARY KEY, n int NOT NULL, a text);
@@ -87,6 +88,41 @@ def test_sigterm_in_the_middle_of_load(any_pair):
         writer.join()
     pair.penstock.catch_up()
     assert pair.same() == 4000
+
+
+def test_stopped_while_the_slot_is_being_created(pair):
+    """The server creates it only when transactions that are open have ended, and may go on after us."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    other = pair.connect(pair.source_cluster)
+    other.autocommit = False
+    other.cursor().execute("INSERT INTO t VALUES (1)")
+    run = pair.penstock.start()
+    wait_until(lambda: pair.on_source(
+        "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (pair.name,)))
+    run.stop()
+    run = pair.penstock.start()
+    wait_until(lambda: "waiting for the replication slot" in run.stderr or not run.running)
+    other.commit()
+    pair.wait_streaming(run)
+    pair.on_source("INSERT INTO t VALUES (2)")
+    pair.wait_rows("t", 1, run)
+    run.stop()
+
+
+def test_a_log_that_nobody_reads_any_more(pair):
+    """penstock … 2>&1 | head: the broken pipe ends neither the stream nor its exit code."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    penstock = pair.penstock
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [binary(), "stream", "--source", penstock.source, "--target", penstock.target, "--name", pair.name,
+         "--dir", str(penstock.dir), "--stop-when-caught-up"], stderr=writing, timeout=60, check=False)
+    os.close(writing)
+    assert done.returncode == 0
+    assert pair.same() == 1
 
 
 def test_two_signals_stop_at_once(pair):

@@ -385,6 +385,27 @@ def test_numbers_of_workers(pair, workers):
     assert pair.same() == 200
 
 
+def test_more_shapes_of_changes_than_are_kept_prepared(pair):
+    """Each set of columns that come unchanged needs its own statement; the target must not keep them all."""
+    columns = [f"c{i}" for i in range(12)]
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, %s)" % ", ".join(f"{c} text" for c in columns))
+    for column in columns:
+        pair.schema(f"ALTER TABLE t ALTER {column} SET STORAGE EXTERNAL")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT 1, %s" % ", ".join(["repeat('x', 2100)"] * 12))
+    pair.on_source("""
+        DO $$ DECLARE sets text; BEGIN
+        FOR mask IN 1..2300 LOOP
+            SELECT string_agg(format('c%s = repeat(%L, 2100)', i, chr(97 + mask % 26)), ', ') INTO sets
+            FROM generate_series(0, 11) i WHERE mask & (1 << i) <> 0;
+            EXECUTE 'UPDATE t SET ' || sets;
+            COMMIT;
+        END LOOP; END $$""")
+    run = pair.penstock.catch_up(workers=1, batch_transactions=10, log_level="debug")
+    assert "prepared statements" in run.stderr
+    assert pair.same() == 1
+
+
 def test_smallest_batches(pair):
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int)")
     pair.make_slot()

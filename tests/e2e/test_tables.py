@@ -1,5 +1,7 @@
 """Tables of every shape: odd names, other columns on the target, constraints that are enforced there."""
 
+import re
+
 import pytest
 
 from lib.pair import identifier
@@ -271,6 +273,41 @@ def test_rows_behind_row_security_are_an_error_not_silence(pair):
     assert pair.same() == 1
 
 
+@pytest.mark.parametrize("leaf", [False, True])
+def test_unlogged_tables_are_refused(pair, leaf):
+    """A crash of the target empties them, whatever was made durable."""
+    key = "id int PRIMARY KEY"
+    pair.on_source(f"CREATE TABLE t ({key})")
+    if leaf:
+        pair.on_target(f"CREATE TABLE t ({key}) PARTITION BY RANGE (id);"
+                       "CREATE UNLOGGED TABLE low PARTITION OF t DEFAULT")
+    else:
+        pair.on_target(f"CREATE UNLOGGED TABLE t ({key})")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    error = pair.penstock.fails().the_error()
+    pair.on_target(re.search(r"ALTER TABLE .*? SET LOGGED", error).group(0))
+    pair.penstock.catch_up()
+    assert pair.same() == 1
+
+
+@pytest.mark.parametrize("workers, rows", [(1, 1), (1, 500)], ids=["in one flight", "above it"])
+@pytest.mark.parametrize("obstacle", ["""
+    CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER leave_out BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION leave_out()""",
+    "ALTER TABLE t ADD CHECK (10 / a > 0)"], ids=["trigger", "division"])
+def test_a_row_that_the_target_does_not_take(pair, obstacle, workers, rows):
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, a int)")
+    pair.on_target(obstacle)
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT i, 0 FROM generate_series(1, %s) i", (rows,))
+    error = pair.penstock.fails(workers=workers).the_error()
+    assert "INSERT into public.t, key id=1," in error
+    assert "trigger" in error or "division by zero" in error
+    assert "no such row" not in error
+    assert pair.on_target("SELECT count(*) FROM t") == [(0,)]
+
+
 @pytest.mark.parametrize("damage, change", [
     ("DELETE FROM t WHERE id = 5", "UPDATE t SET a = 9 WHERE id = 5"),
     ("DELETE FROM t WHERE id = 5", "DELETE FROM t WHERE id = 5"),
@@ -288,6 +325,8 @@ def test_a_target_that_differs_stops_the_stream(pair, damage, change):
     run = pair.penstock.fails()
     error = run.the_error()
     assert "t" in error and ("5" in error or "100" in error), error
+    event, = [e for e in run.events() if e["level"] == "error"]
+    assert event["lsn"] in error, "a program reads where, beside the words"
     assert pair.on_target("SELECT * FROM t ORDER BY 1") == before
     # put right by hand, it goes on
     pair.on_target("DELETE FROM t WHERE id = 100" if "100" in damage else "INSERT INTO t VALUES (5, 5)")

@@ -238,7 +238,7 @@ def test_settings_of_the_servers_do_not_change_values(make_pair):
 
 @pytest.mark.parametrize("encodings", [("LATIN1", "UTF8"), ("UTF8", "LATIN1")])
 def test_encodings(pair, encodings, clusters, tmp_path):
-    """Two databases that store text in different encodings."""
+    """Two databases that store text, and names, in different encodings."""
     name = pair.name + "_enc"
     folder = tmp_path / "enc"
     folder.mkdir()
@@ -247,15 +247,15 @@ def test_encodings(pair, encodings, clusters, tmp_path):
                     " LC_COLLATE 'C' LC_CTYPE 'C'")
     try:
         for cluster in clusters:
-            cluster.sql("CREATE TABLE t (id int PRIMARY KEY, a text)", dbname=name, role="owner")
+            cluster.sql('CREATE TABLE "café" (id int PRIMARY KEY, "ü" text)', dbname=name, role="owner")
         source = pair.source_cluster
-        source.sql(f'CREATE PUBLICATION "{name}" FOR TABLE t', dbname=name, role="owner")
+        source.sql(f'CREATE PUBLICATION "{name}" FOR TABLE "café"', dbname=name, role="owner")
         source.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,), dbname=name)
-        source.sql("INSERT INTO t VALUES (1, U&'caf\\00e9 \\00fc\\00df')", dbname=name)
+        source.sql("INSERT INTO \"café\" VALUES (1, U&'caf\\00e9 \\00fc\\00df')", dbname=name)
         pair.penstock.catch_up(
-            source=clusters[0].uri(name, "owner"), target=clusters[1].uri(name, "owner"),
-            name=name, dir=folder / "state")
-        assert clusters[1].sql("SELECT a FROM t", dbname=name) == [("café üß",)]
+            "--table", "café", source=clusters[0].uri(name, "owner"),
+            target=clusters[1].uri(name, "owner"), name=name, dir=folder / "state")
+        assert clusters[1].sql('SELECT "ü" FROM "café"', dbname=name) == [("café üß",)]
     finally:
         pair.penstock.kill_all()
         clusters[0].sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"

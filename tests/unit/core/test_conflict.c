@@ -180,18 +180,6 @@ Test(conflict, a_key_whose_tag_is_zero_asks_the_floor)
     pen_conflict_destroy(table);
 }
 
-Test(conflict, clear_forgets_all)
-{
-    pen_conflict *table = pen_conflict_create(1);
-    for (uint32_t tag = 1; tag <= 9; tag++) {
-        touch1(table, in_bucket_0(tag), WRITE, 5, 0);
-    }
-    pen_conflict_clear(table);
-    cr_assert_eq(touch1(table, in_bucket_0(1), WRITE, 2, 0), 0);
-    cr_assert_eq(touch1(table, in_bucket_0(8), WRITE, 2, 0), 0);
-    pen_conflict_destroy(table);
-}
-
 Test(conflict, a_new_base_may_add_a_dependency_but_drops_none)
 {
     pen_conflict *table = pen_conflict_create(16);
