@@ -51,8 +51,7 @@ bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *sto
     made->capacity = 256;
     made->items = pen_calloc(made->capacity, sizeof(*made->items));
     if (!pen_pgconn_set_nonblocking(conn, err) || !pen_pgconn_enter_pipeline(conn, err)) {
-        free(made->items);
-        free(made);
+        pen_pipeline_close(made);
         return false;
     }
     *pipeline = made;
