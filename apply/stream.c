@@ -181,7 +181,10 @@ static bool open_source(pen_run *run, pen_error *err)
                  " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
                  " SET default_transaction_read_only = off",
     };
-    return pen_pgconn_open(&connect, &run->source, err);
+    return pen_pgconn_open(&connect, &run->source, err) &&
+           (pen_pgconn_server_version(run->source) < 170000 ||
+            pen_pgconn_exec(run->source, "set up the session", "SET transaction_timeout = 0", 0,
+                            NULL, NULL, err));
 }
 
 /* The stream comes in the target's encoding, so that nobody converts twice. */
