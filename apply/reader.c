@@ -20,6 +20,7 @@ struct pen_reader {
     pen_txn *waiting;     /* complete, but the ring was full */
     bool receiving;       /* until the stop */
     bool over_budget;     /* one transaction alone needs more than --memory: said once for each */
+    pen_lsn commit_lsn;   /* of the newest transaction that came whole */
     pen_lsn received_lsn; /* everything before it has arrived */
     pen_lsn reported_lsn; /* the flush position last sent; never goes back */
     int64_t reported_us;  /* when */
@@ -115,12 +116,24 @@ static bool is_beyond_end(const pen_reader *reader, pen_lsn lsn)
 }
 
 /* A whole transaction came. */
-static void take_txn(pen_reader *reader, pen_txn *txn)
+static bool take_txn(pen_reader *reader, pen_txn *txn, pen_error *err)
 {
     pen_stream *stream = reader->stream;
+    pen_lsn commit_lsn = txn->commit_lsn;
     pen_lsn end_lsn = txn->end_lsn;
+    if (commit_lsn <= reader->commit_lsn) {
+        /* All that follows, dependencies, progress and resuming, stands on this order. */
+        pen_txn_release(txn);
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: a transaction committed at " PEN_LSN_FMT
+            " came behind one committed at " PEN_LSN_FMT
+            "; check that nothing between penstock and the source changes the stream",
+            PEN_LSN_ARGS(commit_lsn), PEN_LSN_ARGS(reader->commit_lsn));
+    }
+    reader->commit_lsn = commit_lsn;
     reader->over_budget = false;
-    if (txn->commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
+    if (commit_lsn <= stream->resume.commit_lsn || txn->change_count == 0) {
         /* On the target already, or nothing in it: only the position moves. */
         pen_txn_release(txn);
         note_idle(reader, end_lsn);
@@ -133,6 +146,7 @@ static void take_txn(pen_reader *reader, pen_txn *txn)
     if (is_beyond_end(reader, end_lsn)) {
         reach_end(reader);
     }
+    return true;
 }
 
 static bool take_data(pen_reader *reader, pen_slice bytes, pen_error *err)
@@ -149,10 +163,7 @@ static bool take_data(pen_reader *reader, pen_slice bytes, pen_error *err)
     if (!pen_assembler_add(&reader->assembler, &msg, bytes.len, &txn, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }
-    if (txn != NULL) {
-        take_txn(reader, txn);
-    }
-    return true;
+    return txn == NULL || take_txn(reader, txn, err);
 }
 
 static void take_keepalive(pen_reader *reader, const pen_event *event)

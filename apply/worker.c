@@ -35,10 +35,12 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->number = number;
     pen_histogram_init(&worker->lag);
     worker->parker.event_fd = -1;
-    if (!pen_parker_init(&worker->parker, err) ||
-        !pen_pipeline_open(conn, &worker->parker, &stream->stop, PEN_STOP_ABORT, &worker->pipeline,
-                           err)) {
+    if (!pen_parker_init(&worker->parker, err)) {
         pen_pgconn_close(conn);
+        return false;
+    }
+    if (!pen_pipeline_open(conn, &worker->parker, &stream->stop, PEN_STOP_ABORT, &worker->pipeline,
+                           err)) {
         return false;
     }
     worker->statements = pen_statements_create();

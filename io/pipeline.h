@@ -21,9 +21,9 @@ typedef struct pen_pipeline pen_pipeline;
 
 #define PEN_ROWS_ANY (-1) /* the statement guards itself, or its count does not matter */
 
-/* Takes `conn` and puts it into pipeline mode. While it waits, `parker` (borrowed) is listened to
- * as well: when `stop` (borrowed) reaches `stop_at`, waiting ends with an error of kind
- * PEN_ERROR_NONE. */
+/* Takes `conn`, also when it fails, and puts it into pipeline mode. While it waits, `parker`
+ * (borrowed) is listened to as well: when `stop` (borrowed) reaches `stop_at`, waiting ends with an
+ * error of kind PEN_ERROR_NONE. */
 PEN_MUST_CHECK bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
                                       uint64_t stop_at, pen_pipeline **pipeline, pen_error *err);
 void pen_pipeline_close(pen_pipeline *pipeline); /* NULL is nothing */

@@ -254,6 +254,23 @@ Test(statement, update_that_tells_an_identity_column)
     expect_values(chg, "2 x 1 5 1 5 2 5 x");
 }
 
+/* Where to take the row out would act on others, it is only compared. */
+Test(statement, update_that_tells_an_identity_column_of_a_row_that_others_reference)
+{
+    identity_columns();
+    item.target.delete_acts = true;
+    pen_change chg = update(0, NULL, "1 5 99 x");
+    expect_sql(chg, false,
+               "UPDATE ONLY shop.item SET note = $1 WHERE id OPERATOR(pg_catalog.=) $2 AND (serial "
+               "IS NOT DISTINCT FROM $3)");
+    expect_values(chg, "x 1 5");
+    cr_assert_not(pen_statements_for(statements, &chg, false)->guarded);
+    expect_sql(chg, true,
+               "WITH w AS (UPDATE ONLY shop.item SET note = $1 WHERE id OPERATOR(pg_catalog.=) $2 "
+               "AND (serial IS NOT DISTINCT FROM $3) RETURNING 1) SELECT 1 / (pg_catalog.count(*) "
+               "= 1)::pg_catalog.int4 FROM w");
+}
+
 Test(statement, update_by_an_identity_key_that_stayed)
 {
     rig_key_column(&item, "id")->identity_always = true;
@@ -346,6 +363,9 @@ Test(statement, identity_columns_of_whole_rows_have_room)
                             "2 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16");
     const pen_statement *st = pen_statements_for(statements, &chg, false);
     cr_assert_eq(st->param_count, 5 * RIG_COLUMNS);
+    /* One that changed is enough for the row to be put in anew. */
+    cr_assert_not_null(strstr(st->sql, "AND (c IS NOT DISTINCT FROM $17 AND c IS NOT"));
+    cr_assert_not_null(strstr(st->sql, "AND (c IS DISTINCT FROM $49 OR c IS DISTINCT"));
 }
 
 Test(statement, binary_values_and_null_are_bound_as_such)

@@ -91,11 +91,19 @@ Test(stream, the_first_failure_wins)
     cr_assert_eq(stream->failure.kind, PEN_ERROR_CONFLICT);
 }
 
+static void expect_text(pen_error err, const char *text)
+{
+    stream->failure.kind = PEN_ERROR_NONE;
+    pen_stream_fail(stream, &err);
+    cr_assert_str_eq(stream->failure.text, text);
+}
+
 Test(stream, a_failure_says_what_to_do_next)
 {
-    pen_error lost = failure(PEN_ERROR_RETRY, "lost");
-    pen_stream_fail(stream, &lost);
-    cr_assert_str_eq(stream->failure.text, "lost; start again to go on, nothing is lost");
+    expect_text(failure(PEN_ERROR_RETRY, "lost"), "lost; start again to go on, nothing is lost");
+    expect_text(failure(PEN_ERROR_FATAL, "broken"),
+                "broken; start again when that is mended, nothing is lost");
+    expect_text(failure(PEN_ERROR_CONFLICT, "mend it and start again"), "mend it and start again");
 }
 
 Test(stream, a_failure_says_more_than_the_wish_to_stop)
