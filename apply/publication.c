@@ -188,8 +188,10 @@ static bool check_identities(pen_pgconn *source, const char *chosen, pen_error *
     return ok;
 }
 
-/* From PostgreSQL 18 on an UPDATE or DELETE fails on the source when the replica identity has a
- * generated column that is not published; a virtual one never is. The worst such table first. */
+/* Tables whose replica identity has a generated column, the worst one first, and how it is
+ * generated. From PostgreSQL 18 on their updates and deletes fail on the source unless the column
+ * is published, which a virtual one never is. Before, none is, and a row could only be found by all
+ * of its other values. */
 #define GENERATED_IDENTITY_FORMAT                                                                  \
     "WITH chosen AS (%s), leaf AS ("                                                               \
     " SELECT oid FROM chosen WHERE relkind = 'r' UNION"                                            \
@@ -200,7 +202,7 @@ static bool check_identities(pen_pgconn *source, const char *chosen, pen_error *
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"                                    \
     " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> ''"               \
     "  AND NOT a.attisdropped"                                                                     \
-    " WHERE c.relreplident = 'f' OR EXISTS (SELECT 1 FROM pg_catalog.pg_index i"                   \
+    " WHERE (c.relreplident = 'f' AND %s) OR EXISTS (SELECT 1 FROM pg_catalog.pg_index i"          \
     "  WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey)"                                     \
     "  AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary END)"   \
     " ORDER BY a.attgenerated = 'v' DESC, 1 LIMIT 1"
@@ -212,26 +214,28 @@ static bool check_generated(pen_pgconn *source, const char *chosen, bool *must_p
     pen_text sql = {0};
     pen_pgresult *res = NULL;
     const char *table = NULL;
-    *must_publish = false;
-    if (pen_pgconn_server_version(source) < 180000) {
-        return true;
-    }
-    pen_text_appendf(&sql, GENERATED_IDENTITY_FORMAT, chosen);
+    bool can_publish = pen_pgconn_server_version(source) >= 180000;
+    pen_text_appendf(&sql, GENERATED_IDENTITY_FORMAT, chosen, can_publish ? "true" : "false");
     char *query = pen_text_take(&sql);
     bool ok = query_one(source, "look for generated columns in replica identities", query, 0, NULL,
                         &res, &table, err);
-    if (ok && table != NULL) {
-        *must_publish = true;
-        if (pen_pgresult_value(res, 0, 1)[0] == 'v') {
-            ok = pen_error_set(
-                err, PEN_ERROR_FATAL,
-                "source: the table %s has REPLICA IDENTITY FULL and a virtual generated column, "
-                "which PostgreSQL does not publish, so publishing the table would make its updates "
-                "and deletes fail on the source. Give it a primary key and run there: ALTER TABLE "
-                "%s REPLICA IDENTITY DEFAULT; or leave it out by --exclude-table; nothing was "
-                "changed",
-                table, table);
-        }
+    *must_publish = ok && table != NULL;
+    if (ok && table != NULL && !can_publish) {
+        ok = pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: the replica identity of %s has a generated column, which PostgreSQL publishes "
+            "only from version 18 on, so its updates and deletes cannot be replicated. Run there: "
+            "ALTER TABLE %s REPLICA IDENTITY FULL; or leave it out by --exclude-table; nothing was "
+            "changed",
+            table, table);
+    } else if (ok && table != NULL && pen_pgresult_value(res, 0, 1)[0] == 'v') {
+        ok = pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: %s has REPLICA IDENTITY FULL and a virtual generated column, which PostgreSQL "
+            "does not publish, so publishing the table would make its updates and deletes fail on "
+            "the source. Give it a primary key and run there: ALTER TABLE %s REPLICA IDENTITY "
+            "DEFAULT; or leave it out by --exclude-table; nothing was changed",
+            table, table);
     }
     pen_pgresult_clear(res);
     free(query);

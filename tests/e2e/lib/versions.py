@@ -15,7 +15,7 @@ MAJORS = (14, 16, 17, 18)
 
 def major_of(programs):
     said = subprocess.run([str(programs / "postgres"), "--version"], stdout=subprocess.PIPE, text=True, check=True)
-    return int(said.stdout.split()[2].split(".")[0])
+    return int(said.stdout.split()[2].split(".", maxsplit=1)[0])
 
 
 def cached(major):
