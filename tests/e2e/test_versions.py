@@ -1,7 +1,7 @@
 """The versions of PostgreSQL that are promised, each as the source, as the target and as both.
 
-tools/fetch-postgres gets the servers; without them these tests are skipped. The other side is the
-installed version, with which all other tests run.
+The other side is the installed version, with which all other tests run. tools/fetch-postgres gets the
+servers; tests that lack theirs are skipped.
 """
 
 import re
@@ -9,10 +9,10 @@ import signal
 
 import pytest
 
-from lib.cluster import Cluster, postgres_bin
+from lib.cluster import Cluster
 from lib.history import DIGEST, TICK, History
 from lib.program import wait_until
-from lib.versions import MAJORS, major_of, programs_of
+from lib.versions import others, programs_of
 
 ROLES = ("owner", "postgres")
 
@@ -21,7 +21,6 @@ class Servers:
     """Two servers of one version, and the two installed ones."""
 
     def __init__(self, major, installed):
-        self.major = major
         self.made = []
         self.installed = installed
         programs = programs_of(major)
@@ -33,11 +32,9 @@ class Servers:
             raise
 
     def route(self, way):
-        """Source and target, and their versions."""
+        """Source and target."""
         old, new = self.installed, self.made
-        other = major_of(postgres_bin())
-        return {"from": (new[0], old[1], self.major, other), "to": (old[0], new[1], other, self.major),
-                "within": (new[0], new[1], self.major, self.major)}[way]
+        return {"from": (new[0], old[1]), "to": (old[0], new[1]), "within": new}[way]
 
     def remove(self):
         for cluster in self.made:
@@ -52,13 +49,13 @@ def all_servers():
         servers.remove()
 
 
-@pytest.fixture(params=MAJORS)
-def servers(request, all_servers, clusters):
+@pytest.fixture(params=others())
+def servers(request, all_servers):
     major = request.param
     if major not in all_servers:
         if programs_of(major) is None:
             pytest.skip(f"PostgreSQL {major} is not there: tools/fetch-postgres gets it, or says why not")
-        all_servers[major] = Servers(major, clusters)
+        all_servers[major] = Servers(major, request.getfixturevalue("clusters"))
     return all_servers[major]
 
 
@@ -69,13 +66,8 @@ def way(request):
 
 @pytest.fixture
 def versioned(servers, way, make_pair):
-    """Makes a pair: `from` that version, `to` it, or `within` it. It knows the versions of both sides."""
-    def make(role):
-        source, target, source_major, target_major = servers.route(way)
-        pair = make_pair(role, source, target)
-        pair.majors = source_major, target_major
-        return pair
-    return make
+    """Makes a pair: `from` that version, `to` it, or `within` it."""
+    return lambda role: make_pair(role, *servers.route(way))
 
 
 SCHEMA = """

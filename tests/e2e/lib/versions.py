@@ -3,6 +3,7 @@
 import atexit
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,12 +11,21 @@ import tempfile
 from .cluster import postgres_bin
 from .program import ROOT
 
-MAJORS = (14, 16, 17, 18)
+SUPPORTED = (14, 15, 16, 17, 18)
 
 
 def major_of(programs):
     said = subprocess.run([str(programs / "postgres"), "--version"], stdout=subprocess.PIPE, text=True, check=True)
-    return int(said.stdout.split()[2].split(".", maxsplit=1)[0])
+    return int(re.search(r"\(PostgreSQL\) (\d+)", said.stdout).group(1))
+
+
+def others():
+    """The supported versions but the one that all tests run with."""
+    try:
+        installed = major_of(postgres_bin())
+    except (RuntimeError, OSError):  # none at all: the fixture that makes the servers says so
+        installed = None
+    return [major for major in SUPPORTED if major != installed]
 
 
 def cached(major):
@@ -35,8 +45,9 @@ def link_or_copy(source, target):
 
 def programs_of(major):
     """The same, where the user that runs the servers can reach it: root's home is closed to others."""
-    if major == major_of(postgres_bin()):
-        return postgres_bin()
+    for programs in (postgres_bin(), pathlib.Path(f"/usr/lib/postgresql/{major}/bin")):
+        if os.access(programs / "postgres", os.X_OK) and major_of(programs) == major:
+            return programs
     programs = cached(major)
     if programs is None or os.geteuid() != 0:
         return programs
