@@ -107,7 +107,9 @@ static const char *const indexes_sql =
     " JOIN pg_catalog.pg_opclass o ON o.oid = k.opc"
     " JOIN pg_catalog.pg_amop ao ON ao.amopfamily = o.opcfamily AND ao.amopstrategy = 3"
     "  AND ao.amoplefttype = o.opcintype AND ao.amoprighttype = o.opcintype"
-    " JOIN pg_catalog.pg_operator op ON op.oid = ao.amopopr"
+    /* A key WITHOUT OVERLAPS is of GiST, where strategy 3 need not be equality. */
+    " LEFT JOIN pg_catalog.pg_constraint x ON x.conindid = i.indexrelid AND x.contype IN ('p', 'u')"
+    " JOIN pg_catalog.pg_operator op ON op.oid = COALESCE(x.conexclop[k.n], ao.amopopr)"
     " JOIN pg_catalog.pg_namespace n ON n.oid = op.oprnamespace"
     " WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indisvalid"
     "  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts"

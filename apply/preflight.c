@@ -19,8 +19,12 @@
     "  c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),"                     \
     "  CASE WHEN a.atthasmissing THEN pg_catalog.format(' DEFAULT %%L',"                           \
     "   (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1])"                                 \
-    "   || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END ELSE '' END)),"                     \
-    " pg_catalog.array_agg((a.attnotnull OR a.atthasdef) AND NOT a.atthasmissing)"                 \
+    "   || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END"                                    \
+    "  WHEN a.attgenerated <> '' THEN pg_catalog.format(' GENERATED ALWAYS AS (%%s) STORED',"      \
+    "   (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d"           \
+    "    WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)) ELSE '' END)),"                     \
+    " pg_catalog.array_agg((a.attnotnull OR a.atthasdef) AND NOT a.atthasmissing"                  \
+    "  AND a.attgenerated = '')"                                                                   \
     " FROM pg_catalog.pg_publication_tables p"                                                     \
     " JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                  \
     " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"            \

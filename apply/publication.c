@@ -188,8 +188,62 @@ static bool check_identities(pen_pgconn *source, const char *chosen, pen_error *
     return ok;
 }
 
+/* Tables whose replica identity has a generated column, the worst one first, and how it is
+ * generated. From PostgreSQL 18 on their updates and deletes fail on the source unless the column
+ * is published, which a virtual one never is. Before, none is, and a row could only be found by all
+ * of its other values. */
+#define GENERATED_IDENTITY_FORMAT                                                                  \
+    "WITH chosen AS (%s), leaf AS ("                                                               \
+    " SELECT oid FROM chosen WHERE relkind = 'r' UNION"                                            \
+    " SELECT p.relid FROM chosen, pg_catalog.pg_partition_tree(chosen.oid) p"                      \
+    "  WHERE chosen.relkind = 'p' AND p.isleaf)"                                                   \
+    " SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname), a.attgenerated"                   \
+    " FROM leaf JOIN pg_catalog.pg_class c USING (oid)"                                            \
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"                                    \
+    " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> ''"               \
+    "  AND NOT a.attisdropped"                                                                     \
+    " WHERE (c.relreplident = 'f' AND %s) OR EXISTS (SELECT 1 FROM pg_catalog.pg_index i"          \
+    "  WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey)"                                     \
+    "  AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary END)"   \
+    " ORDER BY a.attgenerated = 'v' DESC, 1 LIMIT 1"
+
+/* *must_publish: the publication must carry generated columns. */
+static bool check_generated(pen_pgconn *source, const char *chosen, bool *must_publish,
+                            pen_error *err)
+{
+    pen_text sql = {0};
+    pen_pgresult *res = NULL;
+    const char *table = NULL;
+    bool can_publish = pen_pgconn_server_version(source) >= 180000;
+    pen_text_appendf(&sql, GENERATED_IDENTITY_FORMAT, chosen, can_publish ? "true" : "false");
+    char *query = pen_text_take(&sql);
+    bool ok = query_one(source, "look for generated columns in replica identities", query, 0, NULL,
+                        &res, &table, err);
+    *must_publish = ok && table != NULL;
+    if (ok && table != NULL && !can_publish) {
+        ok = pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: the replica identity of %s has a generated column, which PostgreSQL publishes "
+            "only from version 18 on, so its updates and deletes cannot be replicated. Run there: "
+            "ALTER TABLE %s REPLICA IDENTITY FULL; or leave it out by --exclude-table; nothing was "
+            "changed",
+            table, table);
+    } else if (ok && table != NULL && pen_pgresult_value(res, 0, 1)[0] == 'v') {
+        ok = pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: %s has REPLICA IDENTITY FULL and a virtual generated column, which PostgreSQL "
+            "does not publish, so publishing the table would make its updates and deletes fail on "
+            "the source. Give it a primary key and run there: ALTER TABLE %s REPLICA IDENTITY "
+            "DEFAULT; or leave it out by --exclude-table; nothing was changed",
+            table, table);
+    }
+    pen_pgresult_clear(res);
+    free(query);
+    return ok;
+}
+
 static bool create_for(pen_pgconn *source, const char *publication, const char *chosen,
-                       pen_error *err)
+                       bool publish_generated, pen_error *err)
 {
     pen_text sql = {0};
     pen_pgresult *res = NULL;
@@ -211,7 +265,8 @@ static bool create_for(pen_pgconn *source, const char *publication, const char *
             "the filters");
     }
     if (ok) {
-        pen_text_appendf(&sql, "CREATE PUBLICATION %s FOR TABLE %s", name, tables);
+        pen_text_appendf(&sql, "CREATE PUBLICATION %s FOR TABLE %s%s", name, tables,
+                         publish_generated ? " WITH (publish_generated_columns = stored)" : "");
         create = pen_text_take(&sql);
         ok = pen_pgconn_exec(source, "create the publication", create, 0, NULL, NULL, err);
         if (!ok && strcmp(err->sqlstate, "42501") == 0) {
@@ -234,8 +289,10 @@ bool pen_publication_create(pen_pgconn *source, const pen_options *options, pen_
     pen_text sql = {0};
     bool ok = check_patterns_match(source, options, err) && add_chosen(source, options, &sql, err);
     char *chosen = pen_text_take(&sql);
+    bool publish_generated = false;
     ok = ok && check_identities(source, chosen, err) &&
-         create_for(source, options->publication, chosen, err);
+         check_generated(source, chosen, &publish_generated, err) &&
+         create_for(source, options->publication, chosen, publish_generated, err);
     free(chosen);
     return ok;
 }

@@ -94,8 +94,10 @@ static bool read_slot(pen_pgconn *source, const char *slot, const char *database
             source, "look for the slot",
             "SELECT confirmed_flush_lsn, plugin IS NOT DISTINCT FROM 'pgoutput' AS right_plugin,"
             " database IS NOT DISTINCT FROM $2 AS right_database, two_phase, temporary,"
-            " wal_status IS NOT DISTINCT FROM 'lost' AS lost, active_pid"
-            " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+            " wal_status IS NOT DISTINCT FROM 'lost' AS lost, active_pid,"
+            /* From 17 on, so not by its name as a column. */
+            " pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason"
+            " FROM pg_catalog.pg_replication_slots s WHERE slot_name = $1",
             2, values, &res, err)) {
         return false;
     }
@@ -104,6 +106,8 @@ static bool read_slot(pen_pgconn *source, const char *slot, const char *database
         return true;
     }
     const char *confirmed = pen_pgresult_value(res, 0, 0);
+    const char *reason = pen_pgresult_named(res, 0, "reason");
+    char invalidated[128];
     const char *wrong = NULL;
     if (pen_pgresult_named(res, 0, "right_plugin")[0] != 't') {
         wrong = "it does not use the output plugin pgoutput";
@@ -114,7 +118,10 @@ static bool read_slot(pen_pgconn *source, const char *slot, const char *database
             "it decodes prepared transactions (two_phase), whose data the server sends only once";
     } else if (pen_pgresult_named(res, 0, "temporary")[0] == 't') {
         wrong = "it is temporary";
-    } else if (pen_pgresult_named(res, 0, "lost")[0] == 't') {
+    } else if (reason != NULL && strcmp(reason, "wal_removed") != 0) {
+        snprintf(invalidated, sizeof(invalidated), "the source has invalidated it (%s)", reason);
+        wrong = invalidated;
+    } else if (reason != NULL || pen_pgresult_named(res, 0, "lost")[0] == 't') {
         wrong = "the source has removed WAL that it needs (wal_status is lost)";
     }
     bool ok = true;

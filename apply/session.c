@@ -60,6 +60,14 @@ fail:
     return false;
 }
 
+bool pen_session_plan_freely(pen_pgconn *conn, pen_error *err)
+{
+    return pen_pgconn_exec(conn, "set up the session",
+                           "RESET plan_cache_mode; RESET enable_seqscan; RESET enable_hashjoin;"
+                           " RESET enable_mergejoin; RESET enable_material",
+                           0, NULL, NULL, err);
+}
+
 bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err)
 {
     *may = pen_pgconn_exec(conn, "set session_replication_role",

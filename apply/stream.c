@@ -184,7 +184,10 @@ static bool open_source(pen_run *run, pen_error *err)
                  " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
                  " SET default_transaction_read_only = off",
     };
-    return pen_pgconn_open(&connect, &run->source, err);
+    return pen_pgconn_open(&connect, &run->source, err) &&
+           (pen_pgconn_server_version(run->source) < 170000 ||
+            pen_pgconn_exec(run->source, "set up the session", "SET transaction_timeout = 0", 0,
+                            NULL, NULL, err));
 }
 
 /* The stream comes in the target's encoding, so that nobody converts twice. */
@@ -335,8 +338,9 @@ static bool prepare(pen_run *run, pen_error *err)
         stream->resume.wal_sender_timeout_ms / 3 < STATUS_EVERY_MS) {
         stream->status_interval_ms = stream->resume.wal_sender_timeout_ms / 3;
     }
-    if (!open_target(stream, "catalog", false, &catalog, err) || !start_workers(run, err) ||
-        !find_end(run, err) || !pen_replication_start(rep, stream->resume.start_lsn, err)) {
+    if (!open_target(stream, "catalog", false, &catalog, err) ||
+        !pen_session_plan_freely(catalog, err) || !start_workers(run, err) || !find_end(run, err) ||
+        !pen_replication_start(rep, stream->resume.start_lsn, err)) {
         goto fail;
     }
     if (stream->resume.replica_role) {

@@ -60,13 +60,17 @@ bool pen_replication_open(const pen_replication_options *options, pen_replicatio
         .replication = true,
         .setup = stream_settings,
     };
-    char set_encoding[128];
-    snprintf(set_encoding, sizeof(set_encoding), "SET client_encoding = '%s'",
-             options->client_encoding);
-    if (!pen_pgconn_open(&connect, &made->conn, err) ||
-        !pen_pgconn_exec(made->conn, "set the stream's encoding", set_encoding, 0, NULL, NULL,
-                         err) ||
-        !identify(made->conn, identity, err)) {
+    char rest[192];
+    bool ok = pen_pgconn_open(&connect, &made->conn, err);
+    if (ok) {
+        /* The walsender decodes each transaction inside one of its own. */
+        bool has_timeout = pen_pgconn_server_version(made->conn) >= 170000;
+        snprintf(rest, sizeof(rest), "SET client_encoding = '%s'%s", options->client_encoding,
+                 has_timeout ? "; SET transaction_timeout = 0" : "");
+        ok = pen_pgconn_exec(made->conn, "set up the stream", rest, 0, NULL, NULL, err) &&
+             identify(made->conn, identity, err);
+    }
+    if (!ok) {
         pen_replication_close(made);
         return false;
     }

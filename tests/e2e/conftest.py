@@ -1,4 +1,9 @@
-"""Servers for the session, a pair of databases for each test."""
+"""Servers for the session, a pair of databases for each test.
+
+    PENSTOCK_SOURCE_VERSION=14 PENSTOCK_TARGET_VERSION=18 pytest tests/e2e     all of it with these versions
+
+of those that tools/fetch-postgres has got, or with the installed one where nothing is said.
+"""
 
 import itertools
 import os
@@ -13,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lib.cluster import Cluster  # noqa: E402
 from lib.pair import Pair  # noqa: E402
 from lib.program import binary  # noqa: E402
+from lib.versions import programs_of  # noqa: E402
 
 NUMBERS = itertools.count(1)
 
@@ -37,7 +43,11 @@ def clusters():
     made = []
     try:
         for name in ("source", "target"):
-            made.append(Cluster(name))
+            major = os.environ.get(f"PENSTOCK_{name.upper()}_VERSION")
+            programs = programs_of(int(major)) if major else None
+            if major and programs is None:
+                pytest.exit(f"PostgreSQL {major} is not there: tools/fetch-postgres gets it", returncode=1)
+            made.append(Cluster(name, programs=programs))
         yield tuple(made)
     finally:
         for cluster in made:

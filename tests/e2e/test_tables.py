@@ -94,7 +94,7 @@ def test_generated_columns(any_pair):
     pair.schema("""CREATE TABLE t (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED, b text);
         CREATE TABLE k (a int, twice int GENERATED ALWAYS AS (a * 2) STORED, b text);
         ALTER TABLE k REPLICA IDENTITY FULL""")
-    pair.make_slot()
+    pair.penstock.catch_up()  # from 18 on its publication must carry such a column of an identity
     for table in "tk":
         columns = "id, a, b" if table == "t" else "a, b"
         values = "i, i, 'x'" if table == "t" else "i, 'x'"

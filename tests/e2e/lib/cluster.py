@@ -62,9 +62,9 @@ def die_with_parent():
 class Cluster:
     """One server. Trust on its socket, passwords on TCP; roles `postgres` and the plain role `owner`."""
 
-    def __init__(self, name, durable=False, settings=None):
+    def __init__(self, name, durable=False, settings=None, programs=None):
         self.name = name
-        self.bin = postgres_bin()
+        self.bin = programs or postgres_bin()
         self.port = free_port()
         self.process = None
         self.as_user, user = server_user()
