@@ -325,6 +325,7 @@ static bool prepare(pen_run *run, pen_error *err)
     pen_checkpoint_file *file = NULL;
     if (!pen_statedir_open(options->dir, &run->statedir, err) || !open_source(run, err) ||
         !open_target(stream, "control", true, &control, err) ||
+        !pen_session_plan_freely(control, err) ||
         !open_replication(run, pen_pgconn_parameter(control, "server_encoding"), &rep, err) ||
         !open_checkpoint(run, &file, err) ||
         !pen_resume_prepare(&stream->resume, options, run->source, control, err)) {
