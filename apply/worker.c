@@ -348,6 +348,7 @@ static pen_lsn find_commit_lsn(const pen_batch *batch, const pen_change *wanted)
             }
         }
     }
+    PEN_ASSERT(batch->first != NULL);
     return batch->first->commit_lsn; /* it came by the feed */
 }
 
