@@ -56,7 +56,9 @@ static bool barrier(pen_progress *progress, pen_lsn idle_lsn, pen_error *err)
                          " SET reported_lsn = GREATEST(d.reported_lsn, p.end_lsn, $3::pg_lsn)"
                          " FROM penstock.progress p"
                          " WHERE d.name = $1 AND d.run_id = $2 AND p.name = $1 AND p.run_id = $2"
-                         " RETURNING d.reported_lsn",
+                         /* Of this very transaction, whatever session a pooler gave it. */
+                         " RETURNING d.reported_lsn,"
+                         " pg_catalog.set_config('synchronous_commit', 'on', true)",
                          3, values, &res, err)) {
         return false;
     }
