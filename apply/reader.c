@@ -203,7 +203,9 @@ static bool take_txn(pen_reader *reader, pen_txn *txn, pen_error *err)
     pen_lsn end_lsn = txn->end_lsn;
     if (commit_lsn <= reader->commit_lsn) {
         /* All that follows, dependencies, progress and resuming, stands on this order. */
-        pen_txn_release(txn);
+        if (txn != &reader->assembler.fed) { /* what was fed belongs to the assembler */
+            pen_txn_release(txn);
+        }
         return pen_error_set(
             err, PEN_ERROR_FATAL,
             "source: a transaction committed at " PEN_LSN_FMT
@@ -317,8 +319,7 @@ static bool must_wait_for_memory(pen_reader *reader)
     if (!pen_budget_exhausted(&stream->budget)) {
         return false;
     }
-    /* [APPLIED-1] acquire: pairs with the release in the worker. */
-    /* [FEED-5] acquire: pairs with the release in the worker. */
+    /* [APPLIED-1] acquire, [FEED-5] acquire: pair with the releases in the worker. */
     bool in_flight = pen_cell_read(&stream->applied_lsn) < pen_cell_read(&stream->handed_lsn) ||
                      (reader->feed != NULL && pen_cell_read(&reader->feed->done) < reader->fed);
     if (in_flight) {

@@ -2,7 +2,7 @@
  * Thread:  the progress thread; open and read also main, before it starts.
  * Owns:    the file, and the asynchronous writer (io_uring, or a thread where that is refused).
  * Flow:    a pen_checkpoint from the progress thread in, 4 KiB to disk out; at start the newest
- * valid slot back.
+ *          valid slot back.
  *
  * The file is two slots, A and B, of 4096 bytes. Each holds magic, format version, identity, slot
  * name, generation, positions and a CRC32C over the whole slot, little-endian. The older slot is
