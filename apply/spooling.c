@@ -1,0 +1,310 @@
+#include "apply/spooling.h"
+
+#include "core/log.h"
+#include "core/pgoutput.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A Relation message of a streamed transaction: it is in force once that commits. */
+typedef struct pending_relation {
+    uint32_t xid; /* the transaction's */
+    uint64_t arrival;
+    uint8_t *data;
+    size_t len;
+} pending_relation;
+
+struct pen_spooling {
+    pen_spool *spool;
+    pen_pgoutput *decoder; /* for all but rows, which are not looked at here */
+    bool abort_has_lsn;
+    bool in_txn;
+    uint32_t in_block; /* xid, 0 outside of a block */
+    uint64_t arrival;
+    pen_lsn end_lsn;  /* of the newest transaction that is whole */
+    pen_lsn received; /* the newest mark */
+    pending_relation *pending;
+    size_t pending_count;
+    size_t pending_capacity;
+};
+
+pen_spooling *pen_spooling_create(pen_spool *spool, pen_lsn start_lsn, bool abort_has_lsn)
+{
+    pen_spooling *spooling = pen_calloc(1, sizeof(*spooling));
+    spooling->spool = spool;
+    spooling->decoder = pen_pgoutput_create(NULL);
+    spooling->abort_has_lsn = abort_has_lsn;
+    spooling->end_lsn = start_lsn;
+    spooling->received = start_lsn;
+    return spooling;
+}
+
+/* Forgets the Relation messages of `xid`, or (0) of all. */
+static void forget_pending(pen_spooling *spooling, uint32_t xid)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < spooling->pending_count; i++) {
+        if (xid == 0 || spooling->pending[i].xid == xid) {
+            free(spooling->pending[i].data);
+        } else {
+            spooling->pending[kept++] = spooling->pending[i];
+        }
+    }
+    spooling->pending_count = kept;
+}
+
+void pen_spooling_destroy(pen_spooling *spooling)
+{
+    if (spooling != NULL) {
+        forget_pending(spooling, 0);
+        free(spooling->pending);
+        pen_pgoutput_destroy(spooling->decoder);
+        free(spooling);
+    }
+}
+
+pen_lsn pen_spooling_received(const pen_spooling *spooling)
+{
+    return spooling->received;
+}
+
+static bool at_boundary(const pen_spooling *spooling)
+{
+    return !spooling->in_txn && spooling->in_block == 0;
+}
+
+/* What the stream looks like behind a message */
+
+static void keep_relation(pen_spooling *spooling, pen_slice bytes)
+{
+    if (spooling->pending_count == spooling->pending_capacity) {
+        spooling->pending_capacity =
+            spooling->pending_capacity == 0 ? 16 : spooling->pending_capacity * 2;
+        spooling->pending = pen_realloc(spooling->pending,
+                                        spooling->pending_capacity * sizeof(*spooling->pending));
+    }
+    pending_relation *made = &spooling->pending[spooling->pending_count++];
+    *made = (pending_relation){.xid = spooling->in_block,
+                               .arrival = spooling->arrival,
+                               .data = pen_malloc(bytes.len),
+                               .len = bytes.len};
+    memcpy(made->data, bytes.data, bytes.len);
+}
+
+/* A streamed transaction committed, and so its Relation messages are in force. */
+static bool commit_pending(pen_spooling *spooling, uint32_t xid, pen_error *err)
+{
+    bool ok = true;
+    pen_pgoutput_begin_replay(spooling->decoder);
+    for (size_t i = 0; ok && i < spooling->pending_count; i++) {
+        const pending_relation *it = &spooling->pending[i];
+        const pen_message_context context = {.arrival = it->arrival, .streamed = true};
+        pen_message msg;
+        ok = it->xid != xid || pen_pgoutput_decode(spooling->decoder,
+                                                   (pen_slice){it->data, it->len}, &context, &msg,
+                                                   err);
+    }
+    pen_pgoutput_end_replay(spooling->decoder);
+    forget_pending(spooling, xid);
+    return ok;
+}
+
+static void note_end(pen_spooling *spooling, pen_lsn end_lsn)
+{
+    if (end_lsn > spooling->end_lsn) {
+        spooling->end_lsn = end_lsn;
+    }
+    if (end_lsn > spooling->received) {
+        spooling->received = end_lsn;
+    }
+}
+
+/* Follows a message inside of a block. */
+static void follow_streamed(pen_spooling *spooling, pen_slice bytes)
+{
+    if (bytes.data[0] == PEN_MESSAGE_STREAM_STOP) {
+        spooling->in_block = 0;
+    } else if (bytes.data[0] == PEN_MESSAGE_RELATION) {
+        keep_relation(spooling, bytes);
+    }
+}
+
+/* Follows what the message says of transactions and relations. */
+static bool follow(pen_spooling *spooling, pen_slice bytes, pen_error *err)
+{
+    spooling->arrival++;
+    if (bytes.len == 0) {
+        return pen_error_set(err, PEN_ERROR_FATAL, "source: the stream carries an empty message");
+    }
+    if (spooling->in_block != 0) {
+        follow_streamed(spooling, bytes);
+        return true;
+    }
+    switch (bytes.data[0]) {
+    case PEN_MESSAGE_BEGIN:
+        spooling->in_txn = true;
+        return true;
+    case PEN_MESSAGE_COMMIT:
+    case PEN_MESSAGE_RELATION:
+    case PEN_MESSAGE_STREAM_START:
+    case PEN_MESSAGE_STREAM_COMMIT:
+    case PEN_MESSAGE_STREAM_ABORT:
+        break;
+    default:
+        return true; /* what it holds is looked at when it is applied */
+    }
+    pen_message msg;
+    const pen_message_context context = {.arrival = spooling->arrival,
+                                         .abort_has_lsn = spooling->abort_has_lsn};
+    if (!pen_pgoutput_decode(spooling->decoder, bytes, &context, &msg, err)) {
+        return pen_error_context(err, "source: the stream cannot be read");
+    }
+    switch (msg.kind) {
+    case PEN_MESSAGE_COMMIT:
+        spooling->in_txn = false;
+        note_end(spooling, msg.commit.end_lsn);
+        return true;
+    case PEN_MESSAGE_STREAM_START:
+        spooling->in_block = msg.stream_start.xid;
+        return true;
+    case PEN_MESSAGE_STREAM_COMMIT:
+        note_end(spooling, msg.stream_commit.end_lsn);
+        return commit_pending(spooling, msg.stream_commit.xid, err);
+    case PEN_MESSAGE_STREAM_ABORT:
+        if (msg.stream_abort.xid == msg.stream_abort.subxid) {
+            forget_pending(spooling, msg.stream_abort.xid);
+        }
+        return true;
+    default:
+        return true;
+    }
+}
+
+/* Segments */
+
+static void append_relation(void *arg, pen_slice message)
+{
+    pen_spooling *spooling = arg;
+    const pen_spool_record record = {
+        .kind = PEN_SPOOL_RELATION, .wal_end = spooling->received, .payload = message};
+    (void)pen_spool_append(spooling->spool, &record);
+}
+
+bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, pen_error *err)
+{
+    *ready = false;
+    if (at_boundary(spooling) && pen_spool_wants_segment(spooling->spool)) {
+        bool made = false;
+        if (!pen_spool_begin_segment(spooling->spool, spooling->end_lsn, &made, err)) {
+            return false;
+        }
+        if (!made) {
+            return true;
+        }
+        pen_pgoutput_each_relation(spooling->decoder, append_relation, spooling);
+    }
+    *ready = pen_spool_has_room(spooling->spool);
+    return true;
+}
+
+bool pen_spooling_take(pen_spooling *spooling, const pen_event *event, pen_error *err)
+{
+    bool keepalive = event->kind == PEN_EVENT_KEEPALIVE;
+    /* A keepalive inside a transaction, or one that says nothing new, proves nothing. */
+    if (keepalive && (!at_boundary(spooling) || event->wal_end <= spooling->received)) {
+        return true;
+    }
+    const pen_spool_record record = {.kind = keepalive ? PEN_SPOOL_KEEPALIVE : PEN_SPOOL_MESSAGE,
+                                     .wal_end = event->wal_end,
+                                     .sent = event->sent,
+                                     .payload = keepalive ? (pen_slice){0} : event->data};
+    (void)pen_spool_append(spooling->spool, &record);
+    if (keepalive) {
+        spooling->received = event->wal_end;
+    } else if (!follow(spooling, event->data, err)) {
+        return false;
+    }
+    if (at_boundary(spooling)) {
+        pen_spool_mark(spooling->spool, spooling->received);
+    }
+    return true;
+}
+
+/* Recovery */
+
+/* Follows the records of the last segment; *boundary is behind the last one that ends outside of
+ * every transaction and block. */
+static bool follow_segment(pen_spooling *spooling, pen_spool_cursor *cursor,
+                           pen_spool_pos *boundary, pen_error *err)
+{
+    for (;;) {
+        pen_spool_record record;
+        pen_spool_pos at;
+        switch (pen_spool_cursor_next(cursor, &record, &at, err)) {
+        case PEN_SPOOL_READ_NOTHING:
+            return true;
+        case PEN_SPOOL_READ_FAILED:
+            return false;
+        case PEN_SPOOL_READ_RECORD:
+            break;
+        }
+        switch (record.kind) {
+        case PEN_SPOOL_MESSAGE:
+            if (!follow(spooling, record.payload, err)) {
+                return false;
+            }
+            break;
+        case PEN_SPOOL_KEEPALIVE:
+            if (record.wal_end > spooling->received) {
+                spooling->received = record.wal_end;
+            }
+            break;
+        case PEN_SPOOL_RELATION: {
+            pen_message msg;
+            const pen_message_context context = {.arrival = spooling->arrival};
+            if (!pen_pgoutput_decode(spooling->decoder, record.payload, &context, &msg, err)) {
+                return pen_error_context(err, "the spool cannot be read");
+            }
+            break;
+        }
+        case PEN_SPOOL_SESSION:
+            forget_pending(spooling, 0);
+            break;
+        }
+        if (at_boundary(spooling)) {
+            *boundary = pen_spool_cursor_pos(cursor);
+        }
+    }
+}
+
+bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
+{
+    pen_spool *spool = spooling->spool;
+    pen_spool_pos end = pen_spool_end(spool);
+    pen_spool_pos boundary = {.segment = end.segment, .offset = PEN_SPOOL_HEADER_SIZE};
+    pen_spool_cursor *cursor = pen_spool_cursor_create(spool, boundary);
+    pen_lsn start_lsn = pen_spool_segment_start_lsn(spool);
+    spooling->end_lsn = start_lsn;
+    spooling->received = start_lsn;
+    bool ok = follow_segment(spooling, cursor, &boundary, err);
+    pen_spool_cursor_destroy(cursor);
+    if (!ok) {
+        return false;
+    }
+    spooling->in_txn = false;
+    spooling->in_block = 0;
+    forget_pending(spooling, 0); /* what is in progress comes again */
+    if (pen_spool_pos_before(boundary, end)) {
+        pen_log(PEN_LOG_DEBUG,
+                "%" PRIu64 " bytes of a transaction that had not come whole are cut off the spool",
+                end.offset - boundary.offset);
+        if (!pen_spool_truncate(spool, boundary, err)) {
+            return false;
+        }
+    }
+    const pen_spool_record session = {.kind = PEN_SPOOL_SESSION, .wal_end = spooling->received};
+    (void)pen_spool_append(spool, &session);
+    pen_spool_mark(spool, spooling->received);
+    return true;
+}

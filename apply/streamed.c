@@ -1,0 +1,317 @@
+#include "apply/streamed.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct block {
+    pen_spool_pos first; /* of its first message */
+    uint64_t arrival;    /* of its first message; the others follow without gaps */
+    uint64_t count;
+} block;
+
+/* A set of xids: open addressing, never more than half full; 0, which no transaction has, is an
+ * empty place. */
+typedef struct xid_set {
+    uint32_t *places;
+    size_t capacity; /* 0 or a power of two */
+    size_t count;
+} xid_set;
+
+/* A transaction in progress. */
+typedef struct progressing {
+    uint32_t xid;
+    block *blocks;
+    size_t block_count;
+    size_t block_capacity;
+    xid_set aborted; /* subtransactions */
+} progressing;
+
+struct pen_streamed {
+    pen_spool *spool;
+    progressing *txns; /* unordered: the source has few of them at a time */
+    size_t count;
+    size_t capacity;
+    uint32_t open; /* xid of the block that is being received, 0 for none */
+    /* the replay */
+    uint32_t replayed; /* xid, 0 for none */
+    size_t block;
+    uint64_t given; /* of that block */
+    pen_spool_cursor *cursor;
+};
+
+static uint32_t *find_place(const xid_set *set, uint32_t xid)
+{
+    size_t at = (xid * 2654435769U) & (set->capacity - 1);
+    while (set->places[at] != 0 && set->places[at] != xid) {
+        at = (at + 1) & (set->capacity - 1);
+    }
+    return &set->places[at];
+}
+
+static bool contains(const xid_set *set, uint32_t xid)
+{
+    return xid != 0 && set->count > 0 && *find_place(set, xid) == xid;
+}
+
+static void insert(xid_set *set, uint32_t xid)
+{
+    if (set->count * 2 >= set->capacity) {
+        xid_set larger = {.capacity = set->capacity == 0 ? 16 : set->capacity * 2};
+        larger.places = pen_calloc(larger.capacity, sizeof(*larger.places));
+        for (size_t i = 0; i < set->capacity; i++) {
+            if (set->places[i] != 0) {
+                *find_place(&larger, set->places[i]) = set->places[i];
+            }
+        }
+        larger.count = set->count;
+        free(set->places);
+        *set = larger;
+    }
+    uint32_t *place = find_place(set, xid);
+    set->count += *place == 0;
+    *place = xid;
+}
+
+pen_streamed *pen_streamed_create(pen_spool *spool)
+{
+    pen_streamed *streamed = pen_calloc(1, sizeof(*streamed));
+    streamed->spool = spool;
+    return streamed;
+}
+
+static void deinit_txn(progressing *txn)
+{
+    free(txn->blocks);
+    free(txn->aborted.places);
+}
+
+void pen_streamed_destroy(pen_streamed *streamed)
+{
+    if (streamed != NULL) {
+        pen_streamed_forget_all(streamed);
+        pen_spool_cursor_destroy(streamed->cursor);
+        free(streamed->txns);
+        free(streamed);
+    }
+}
+
+bool pen_streamed_in_block(const pen_streamed *streamed)
+{
+    return streamed->open != 0;
+}
+
+size_t pen_streamed_count(const pen_streamed *streamed)
+{
+    return streamed->count;
+}
+
+static progressing *find(const pen_streamed *streamed, uint32_t xid)
+{
+    for (size_t i = 0; i < streamed->count; i++) {
+        if (streamed->txns[i].xid == xid) {
+            return &streamed->txns[i];
+        }
+    }
+    return NULL;
+}
+
+static bool refuse(pen_error *err, const char *what, uint32_t xid)
+{
+    return pen_error_set(err, PEN_ERROR_FATAL,
+                         "the source %s (transaction %" PRIu32
+                         "), which the protocol does not allow; check that the source is a "
+                         "PostgreSQL server, with no proxy that changes the stream",
+                         what, xid);
+}
+
+bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first, pen_error *err)
+{
+    progressing *known = find(streamed, xid);
+    if (streamed->open != 0 || xid == 0) {
+        return refuse(err, "began a block of a streamed transaction inside another one", xid);
+    }
+    if ((known == NULL) != first) {
+        return refuse(err,
+                      first ? "began a streamed transaction twice"
+                            : "went on with a streamed transaction that it did not begin",
+                      xid);
+    }
+    streamed->open = xid;
+    if (known != NULL) {
+        return true;
+    }
+    if (streamed->count == streamed->capacity) {
+        streamed->capacity = streamed->capacity == 0 ? 8 : streamed->capacity * 2;
+        streamed->txns =
+            pen_realloc(streamed->txns, streamed->capacity * sizeof(*streamed->txns));
+    }
+    streamed->txns[streamed->count++] = (progressing){.xid = xid};
+    return true;
+}
+
+void pen_streamed_add(pen_streamed *streamed, pen_spool_pos at, uint64_t arrival)
+{
+    progressing *txn = find(streamed, streamed->open);
+    PEN_ASSERT(txn != NULL);
+    block *last = txn->block_count == 0 ? NULL : &txn->blocks[txn->block_count - 1];
+    if (last != NULL && last->arrival + last->count == arrival) {
+        last->count++;
+        return;
+    }
+    if (txn->block_count == txn->block_capacity) {
+        txn->block_capacity = txn->block_capacity == 0 ? 4 : txn->block_capacity * 2;
+        txn->blocks = pen_realloc(txn->blocks, txn->block_capacity * sizeof(*txn->blocks));
+    }
+    txn->blocks[txn->block_count++] = (block){.first = at, .arrival = arrival, .count = 1};
+}
+
+bool pen_streamed_stop(pen_streamed *streamed, pen_error *err)
+{
+    if (streamed->open == 0) {
+        return refuse(err, "ended a block of a streamed transaction that it did not begin", 0);
+    }
+    streamed->open = 0;
+    return true;
+}
+
+bool pen_streamed_abort(pen_streamed *streamed, uint32_t xid, uint32_t subxid, pen_error *err)
+{
+    if (streamed->open != 0) {
+        return refuse(err, "rolled a streamed transaction back inside a block", xid);
+    }
+    progressing *txn = find(streamed, xid);
+    if (txn != NULL && subxid == xid) {
+        pen_streamed_forget(streamed, xid);
+    } else if (txn != NULL && subxid != 0) {
+        insert(&txn->aborted, subxid);
+    }
+    return true;
+}
+
+void pen_streamed_forget(pen_streamed *streamed, uint32_t xid)
+{
+    progressing *txn = find(streamed, xid);
+    if (txn != NULL) {
+        deinit_txn(txn);
+        *txn = streamed->txns[--streamed->count];
+    }
+    if (streamed->replayed == xid) {
+        streamed->replayed = 0;
+    }
+    if (streamed->open == xid) {
+        streamed->open = 0;
+    }
+}
+
+void pen_streamed_forget_all(pen_streamed *streamed)
+{
+    while (streamed->count > 0) {
+        pen_streamed_forget(streamed, streamed->txns[0].xid);
+    }
+    streamed->open = 0;
+}
+
+static uint64_t first_segment(const progressing *txn)
+{
+    return txn->block_count == 0 ? UINT64_MAX : txn->blocks[0].first.segment;
+}
+
+uint64_t pen_streamed_first_segment(const pen_streamed *streamed)
+{
+    uint64_t first = UINT64_MAX;
+    for (size_t i = 0; i < streamed->count; i++) {
+        uint64_t its = first_segment(&streamed->txns[i]);
+        first = its < first ? its : first;
+    }
+    return first;
+}
+
+uint64_t pen_streamed_segment_of(const pen_streamed *streamed, uint32_t xid)
+{
+    const progressing *txn = find(streamed, xid);
+    return txn == NULL ? 0 : first_segment(txn);
+}
+
+bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid)
+{
+    PEN_ASSERT(streamed->replayed == 0 && streamed->open == 0);
+    if (find(streamed, xid) == NULL) {
+        return false;
+    }
+    streamed->replayed = xid;
+    streamed->block = 0;
+    streamed->given = 0;
+    return true;
+}
+
+/* Takes the next message off the spool, whether it counts or not. */
+static pen_streamed_result read_message(pen_streamed *streamed, const progressing *txn,
+                                        pen_slice *bytes, pen_error *err)
+{
+    const block *at = &txn->blocks[streamed->block];
+    if (streamed->cursor == NULL) {
+        streamed->cursor = pen_spool_cursor_create(streamed->spool, at->first);
+    } else if (streamed->given == 0) {
+        pen_spool_cursor_seek(streamed->cursor, at->first);
+    }
+    for (;;) {
+        pen_spool_record record;
+        pen_spool_pos pos;
+        switch (pen_spool_cursor_next(streamed->cursor, &record, &pos, err)) {
+        case PEN_SPOOL_READ_RECORD:
+            if (record.kind != PEN_SPOOL_MESSAGE) {
+                continue; /* a keepalive that came in between */
+            }
+            *bytes = record.payload;
+            return PEN_STREAMED_MESSAGE;
+        case PEN_SPOOL_READ_NOTHING:
+            pen_error_set(err, PEN_ERROR_FATAL,
+                          "the spool ends before the streamed transaction %" PRIu32
+                          " does; somebody has changed the files in the state directory",
+                          txn->xid);
+            return PEN_STREAMED_FAILED;
+        case PEN_SPOOL_READ_FAILED:
+            return PEN_STREAMED_FAILED;
+        }
+    }
+}
+
+/* Whether a message of (sub)transaction `xid` is to be applied. */
+static bool counts(const progressing *txn, uint8_t kind, uint32_t xid)
+{
+    return kind == PEN_MESSAGE_RELATION || kind == PEN_MESSAGE_TYPE ||
+           !contains(&txn->aborted, xid);
+}
+
+pen_streamed_result pen_streamed_next(pen_streamed *streamed, pen_slice *bytes, uint64_t *arrival,
+                                      pen_error *err)
+{
+    const progressing *txn = find(streamed, streamed->replayed);
+    PEN_ASSERT(streamed->replayed != 0 && txn != NULL);
+    while (streamed->block < txn->block_count) {
+        const block *at = &txn->blocks[streamed->block];
+        if (streamed->given == at->count) {
+            streamed->block++;
+            streamed->given = 0;
+            continue;
+        }
+        if (read_message(streamed, txn, bytes, err) == PEN_STREAMED_FAILED) {
+            return PEN_STREAMED_FAILED;
+        }
+        *arrival = at->arrival + streamed->given++;
+        uint8_t kind = 0;
+        uint32_t xid = 0;
+        if (!pen_pgoutput_peek(*bytes, true, &kind, &xid)) {
+            pen_error_set(err, PEN_ERROR_FATAL,
+                          "a message of the streamed transaction %" PRIu32 " is too short",
+                          txn->xid);
+            return PEN_STREAMED_FAILED;
+        }
+        if (counts(txn, kind, xid)) {
+            return PEN_STREAMED_MESSAGE;
+        }
+    }
+    pen_streamed_forget(streamed, streamed->replayed);
+    return PEN_STREAMED_END;
+}
