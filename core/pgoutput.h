@@ -32,6 +32,9 @@ typedef enum pen_message_kind {
     PEN_MESSAGE_STREAM_PREPARE = 'p'
 } pen_message_kind;
 
+/* The kind in the protocol's own words ("Stream Commit"); "unknown" for any other number. */
+const char *pen_message_kind_name(pen_message_kind kind);
+
 /* One decoded message. Slices point into the input and hold as long as that does; `change` and
  * `relation` live on as said above. */
 typedef struct pen_message {
@@ -132,8 +135,9 @@ PEN_MUST_CHECK bool pen_pgoutput_decode(pen_pgoutput *decoder, pen_slice bytes,
                                         pen_error *err);
 
 /* Kind and transaction of a message without decoding it: what there is to be known of one inside a
- * streamed block until its transaction commits. *xid is 0 where it carries none. False when `bytes`
- * is too short. */
+ * streamed block until its transaction commits. *xid is what pen_message.xid will be. False when
+ * `bytes` is too short for that, or the xid is 0 where there must be one; decoding says so in
+ * words. */
 PEN_MUST_CHECK bool pen_pgoutput_peek(pen_slice bytes, bool streamed, uint8_t *kind, uint32_t *xid);
 
 /* Between these two the messages of one streamed transaction are decoded, at its Stream Commit, in
