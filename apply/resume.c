@@ -155,7 +155,7 @@ static bool read_free_slot(pen_pgconn *source, const pen_options *options, const
     int64_t deadline_us = pen_now_us() + wait_ms * 1000;
     bool said = false;
     while (read_slot(source, options->slot, resume->identity.database, state, err)) {
-        if (state->active_pid[0] == '\0') {
+        if (state->active_pid[0] == '\0' || resume->receiving) {
             return true;
         }
         if (pen_now_us() > deadline_us) {
@@ -362,10 +362,61 @@ static bool record_stream(pen_pgconn *target, const pen_options *options, const 
         PEN_COUNTOF(values), values, NULL, err);
 }
 
+/* The spool must join what the target has to what the source will send, without a gap. */
+static bool check_spool(const pen_resume *resume, const pen_options *options,
+                        const slot_state *slot, const progress_state *progress, pen_error *err)
+{
+    if (resume->spool_start_lsn > progress->end_lsn) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "the spool in %s begins at " PEN_LSN_FMT
+            ", but this target has the changes only up to " PEN_LSN_FMT
+            ": the target was put back to an older state. The changes in between cannot be had any "
+            "more: copy the data again and begin a new stream under another --name",
+            options->dir, PEN_LSN_ARGS(resume->spool_start_lsn), PEN_LSN_ARGS(progress->end_lsn));
+    }
+    if (resume->spool_received_lsn < slot->confirmed_lsn) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "the slot \"%s\" stands at " PEN_LSN_FMT ", but the spool in %s ends at " PEN_LSN_FMT
+            ": it is not the newest one, or somebody else has read the slot. Point --dir to the "
+            "state directory that was used last; where that is lost, copy the data again and begin "
+            "a new stream under another --name",
+            options->slot, PEN_LSN_ARGS(slot->confirmed_lsn), options->dir,
+            PEN_LSN_ARGS(resume->spool_received_lsn));
+    }
+    if (options->ack != PEN_ACK_SPOOLED && resume->spool_end_lsn > progress->end_lsn) {
+        return pen_error_set(
+            err, PEN_ERROR_CONFIG,
+            "the spool in %s holds changes up to " PEN_LSN_FMT
+            " that the source may have forgotten, and the target has them only up to " PEN_LSN_FMT
+            "; run with --ack spooled and --stop-when-caught-up first",
+            options->dir, PEN_LSN_ARGS(resume->spool_end_lsn), PEN_LSN_ARGS(progress->end_lsn));
+    }
+    return true;
+}
+
+/* From now on the spool is not needed to go on: the target has all of it, and records, durably, that
+ * it has everything up to where the slot stands. */
+static bool replace_spool(pen_pgconn *target, const pen_options *options, pen_resume *resume,
+                          const slot_state *slot, pen_error *err)
+{
+    char lsn[PEN_LSN_TEXT_SIZE];
+    const char *const values[] = {options->name, resume->run_id,
+                                  pen_lsn_format(slot->confirmed_lsn, lsn)};
+    if (slot->confirmed_lsn > resume->reported_lsn) {
+        resume->reported_lsn = slot->confirmed_lsn;
+    }
+    return pen_pgconn_exec(target, "record how far the target is",
+                           "UPDATE penstock.durable SET reported_lsn ="
+                           " GREATEST(reported_lsn, $3::pg_lsn) WHERE name = $1 AND run_id = $2",
+                           3, values, NULL, err);
+}
+
 /* A stream that has run before: everything must still fit together. */
-static bool resume_stream(pen_resume *resume, const pen_options *options, const slot_state *slot,
-                          const progress_state *progress, bool has_publication, bool knows_source,
-                          pen_error *err)
+static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pgconn *target,
+                          const slot_state *slot, const progress_state *progress,
+                          bool has_publication, bool knows_source, pen_error *err)
 {
     if (!knows_source) {
         return pen_error_set(err, PEN_ERROR_FATAL,
@@ -390,21 +441,29 @@ static bool resume_stream(pen_resume *resume, const pen_options *options, const 
             "new stream under another --name",
             options->publication, options->slot);
     }
-    if (slot->confirmed_lsn > progress->reported_lsn) {
+    if (resume->spool_found) {
+        if (!check_spool(resume, options, slot, progress, err)) {
+            return false;
+        }
+    } else if (!resume->receiving && slot->confirmed_lsn > progress->reported_lsn) {
         return pen_error_set(
             err, PEN_ERROR_FATAL,
             "the slot \"%s\" stands at " PEN_LSN_FMT
             ", but this target recorded that it has everything only up to " PEN_LSN_FMT
             ": the target was put back to an older state, or the slot was made anew or read by "
             "somebody "
-            "else. The changes in between cannot be had any more: copy the data again and begin a "
-            "new "
-            "stream under another --name",
-            options->slot, PEN_LSN_ARGS(slot->confirmed_lsn), PEN_LSN_ARGS(progress->reported_lsn));
+            "else, or the spool of an earlier run is missing in %s. The changes in between cannot "
+            "be had any more: copy the data again and begin a new stream under another --name",
+            options->slot, PEN_LSN_ARGS(slot->confirmed_lsn), PEN_LSN_ARGS(progress->reported_lsn),
+            options->dir);
     }
     resume->commit_lsn = progress->commit_lsn;
     resume->start_lsn = progress->end_lsn;
     resume->reported_lsn = progress->reported_lsn;
+    if (resume->spool_found && options->ack != PEN_ACK_SPOOLED &&
+        !replace_spool(target, options, resume, slot, err)) {
+        return false;
+    }
     pen_log(PEN_LOG_INFO, "going on with the stream \"%s\" behind " PEN_LSN_FMT, options->name,
             PEN_LSN_ARGS(resume->start_lsn));
     return true;
@@ -448,6 +507,7 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
     resume->commit_lsn = PEN_LSN_NONE;
     resume->start_lsn = slot->confirmed_lsn;
     resume->reported_lsn = slot->confirmed_lsn;
+    resume->confirmed_lsn = slot->confirmed_lsn;
     pen_log(PEN_LOG_INFO, "beginning the stream \"%s\" at " PEN_LSN_FMT, options->name,
             PEN_LSN_ARGS(resume->start_lsn));
     return true;
@@ -469,6 +529,7 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         !take_over(target, options, resume, &progress, err)) {
         return false;
     }
+    resume->confirmed_lsn = slot.confirmed_lsn;
     bool may_create = !progress.exists && !slot.exists && !has_publication;
     if (may_create && !pen_publication_create(source, options, err)) {
         return false;
@@ -479,7 +540,7 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         return false;
     }
     return progress.exists
-               ? resume_stream(resume, options, &slot, &progress, has_publication, knows_source,
-                               err)
+               ? resume_stream(resume, options, target, &slot, &progress, has_publication,
+                               knows_source, err)
                : begin_stream(resume, options, source, target, &slot, has_publication, err);
 }

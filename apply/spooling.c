@@ -29,15 +29,19 @@ struct pen_spooling {
     size_t pending_capacity;
 };
 
-pen_spooling *pen_spooling_create(pen_spool *spool, pen_lsn start_lsn, bool abort_has_lsn)
+pen_spooling *pen_spooling_create(pen_spool *spool, bool abort_has_lsn)
 {
     pen_spooling *spooling = pen_calloc(1, sizeof(*spooling));
     spooling->spool = spool;
     spooling->decoder = pen_pgoutput_create(NULL);
     spooling->abort_has_lsn = abort_has_lsn;
+    return spooling;
+}
+
+void pen_spooling_begin(pen_spooling *spooling, pen_lsn start_lsn)
+{
     spooling->end_lsn = start_lsn;
     spooling->received = start_lsn;
-    return spooling;
 }
 
 /* Forgets the Relation messages of `xid`, or (0) of all. */
@@ -67,6 +71,11 @@ void pen_spooling_destroy(pen_spooling *spooling)
 pen_lsn pen_spooling_received(const pen_spooling *spooling)
 {
     return spooling->received;
+}
+
+pen_lsn pen_spooling_end_lsn(const pen_spooling *spooling)
+{
+    return spooling->end_lsn;
 }
 
 static bool at_boundary(const pen_spooling *spooling)
@@ -285,8 +294,7 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
     pen_spool_pos boundary = {.segment = end.segment, .offset = PEN_SPOOL_HEADER_SIZE};
     pen_spool_cursor *cursor = pen_spool_cursor_create(spool, boundary);
     pen_lsn start_lsn = pen_spool_segment_start_lsn(spool);
-    spooling->end_lsn = start_lsn;
-    spooling->received = start_lsn;
+    pen_spooling_begin(spooling, start_lsn);
     bool ok = follow_segment(spooling, cursor, &boundary, err);
     pen_spool_cursor_destroy(cursor);
     if (!ok) {

@@ -15,10 +15,13 @@
 
 typedef struct pen_spooling pen_spooling;
 
-/* `start_lsn`: every transaction that ends at or before it is durable on the target, or in the
- * spool. `abort_has_lsn`: see pen_message_context. */
-pen_spooling *pen_spooling_create(pen_spool *spool, pen_lsn start_lsn, bool abort_has_lsn);
+/* `abort_has_lsn`: see pen_message_context. Then comes pen_spooling_begin or pen_spooling_recover. */
+pen_spooling *pen_spooling_create(pen_spool *spool, bool abort_has_lsn);
 void pen_spooling_destroy(pen_spooling *spooling); /* NULL is nothing */
+
+/* An empty spool begins: every transaction that ends at or before `start_lsn` is durable on the
+ * target. */
+void pen_spooling_begin(pen_spooling *spooling, pen_lsn start_lsn);
 
 /* Before anything is put in: reads the last segment of a spool that was there, cuts off what does
  * not end (the transaction that was being received), and notes that a new connection begins. */
@@ -26,6 +29,8 @@ PEN_MUST_CHECK bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
 
 /* Everything up to there need not be sent again: where the next connection begins. */
 pen_lsn pen_spooling_received(const pen_spooling *spooling);
+/* End of the newest transaction that is whole. */
+pen_lsn pen_spooling_end_lsn(const pen_spooling *spooling);
 
 /* False while no event may be taken: the disk is full, or slower than the source. Tries to make the
  * next segment where that is due. */

@@ -11,6 +11,7 @@
 
 struct pen_statedir {
     char *checkpoint;
+    char *spool;
     int lock_fd;
 };
 
@@ -48,6 +49,8 @@ bool pen_statedir_open(const char *path, pen_statedir **dir, pen_error *err)
     made->lock_fd = fd;
     pen_text_appendf(&text, "%s/checkpoint", path);
     made->checkpoint = pen_text_take(&text);
+    pen_text_appendf(&text, "%s/spool", path);
+    made->spool = pen_text_take(&text);
     *dir = made;
     return true;
 }
@@ -57,6 +60,7 @@ void pen_statedir_close(pen_statedir *dir)
     if (dir != NULL) {
         close(dir->lock_fd);
         free(dir->checkpoint);
+        free(dir->spool);
         free(dir);
     }
 }
@@ -64,4 +68,9 @@ void pen_statedir_close(pen_statedir *dir)
 const char *pen_statedir_checkpoint(const pen_statedir *dir)
 {
     return dir->checkpoint;
+}
+
+const char *pen_statedir_spool(const pen_statedir *dir)
+{
+    return dir->spool;
 }

@@ -15,7 +15,8 @@ typedef struct pen_statedir pen_statedir;
 PEN_MUST_CHECK bool pen_statedir_open(const char *path, pen_statedir **dir, pen_error *err);
 void pen_statedir_close(pen_statedir *dir); /* NULL is nothing */
 
-/* Path of the checkpoint file, borrowed. */
+/* Paths of the checkpoint file, and of the directory for spools, borrowed. */
 const char *pen_statedir_checkpoint(const pen_statedir *dir);
+const char *pen_statedir_spool(const pen_statedir *dir);
 
 #endif

@@ -21,7 +21,11 @@
  * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
  *   committed what it holds.
  * - The reader waits for memory only while transactions that will give memory back are under way:
- *   with none, it goes beyond the budget rather than wait for itself. */
+ *   with none, it goes beyond the budget rather than wait for itself.
+ *
+ * When a connection is lost, everything behind it is made anew (apply/run.c): the threads end, what
+ * is in flight is dropped, and the stream goes on behind the progress row. With --ack spooled the
+ * reader lives through a loss of the target and goes on receiving. */
 #ifndef PEN_APPLY_STREAM_H
 #define PEN_APPLY_STREAM_H
 
@@ -78,6 +82,8 @@ typedef struct pen_stream {
     pen_cell idle_lsn;          /* every commit before it has been handed over or had no changes */
     pen_counter txns_handed;    /* with changes for us */
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
+    pen_cell disk_full;         /* 1: nothing is received until the state directory has room */
+    pen_cell reader_detached;   /* 1: has let go of its intake, after an abort */
     pen_cell reader_done;
 
     /* dispatcher and workers write */
@@ -95,6 +101,10 @@ typedef struct pen_stream {
     PEN_ALIGNED pen_cell durable_lsn; /* everything before it is durable on the target */
     pen_cell progress_done;
 
+    /* main writes */
+    PEN_ALIGNED pen_place next_intake; /* pen_intake: for a reader that has none */
+    pen_cell reader_end; /* 1: a reader without an intake ends, in order */
+
     /* anybody writes, once */
     PEN_ALIGNED pen_cell stop; /* pen_stop */
     pthread_mutex_t failure_lock;
@@ -102,11 +112,13 @@ typedef struct pen_stream {
     pen_error failure;      /* under failure_lock */
 } pen_stream;
 
-/* Runs one stream to its end: connects, checks, resumes, starts the threads, and returns when the
- * stream was drained or has failed. *reason tells which end it was; on false *err says what failed.
- */
-PEN_MUST_CHECK bool pen_stream_run(const pen_options *options, pen_stop_reason *reason,
-                                   pen_error *err);
+/* Makes what the threads share. On false nothing is left. */
+PEN_MUST_CHECK bool pen_stream_create(const pen_options *options, pen_stream **stream,
+                                      pen_error *err);
+void pen_stream_destroy(pen_stream *stream); /* NULL is nothing */
+/* Between two runs, with no thread but maybe the reader, which has no intake: gives back what is
+ * left on the way, and makes all fields of the dispatcher, the workers and the progress thread new. */
+void pen_stream_reset(pen_stream *stream);
 
 /* For the threads: asks all to drain or abort. The first reason is kept. */
 void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason);

@@ -16,6 +16,10 @@ typedef enum pen_progress_style {
     PEN_PROGRESS_NONE
 } pen_progress_style;
 
+typedef enum pen_ack { PEN_ACK_APPLIED, PEN_ACK_SPOOLED } pen_ack;
+
+typedef enum pen_streaming { PEN_STREAMING_OFF, PEN_STREAMING_ON } pen_streaming;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -40,6 +44,9 @@ typedef struct pen_options {
     uint64_t batch_bytes;
     uint64_t batch_transactions;
     uint64_t memory;  /* bytes */
+    pen_streaming streaming;
+    pen_ack ack;
+    char *capture;    /* path, or NULL */
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;
     pen_progress_style progress;

@@ -107,7 +107,7 @@ typedef struct pen_message {
 
 typedef struct pen_pgoutput pen_pgoutput;
 
-/* Gives a decoder; row changes go into `arena`, borrowed. */
+/* Gives a decoder; row changes go into `arena`, borrowed; NULL where no row will be decoded. */
 pen_pgoutput *pen_pgoutput_create(pen_arena *arena);
 /* Frees it and all relation versions. */
 void pen_pgoutput_destroy(pen_pgoutput *decoder);
@@ -145,6 +145,11 @@ PEN_MUST_CHECK bool pen_pgoutput_peek(pen_slice bytes, bool streamed, uint8_t *k
  * they stay in force only where no later one arrived outside of it in the meantime. */
 void pen_pgoutput_begin_replay(pen_pgoutput *decoder);
 void pen_pgoutput_end_replay(pen_pgoutput *decoder);
+
+/* Calls `give` with the Relation message of each version in force, as it would come outside of a
+ * streamed block; the bytes are borrowed until it returns. */
+void pen_pgoutput_each_relation(const pen_pgoutput *decoder,
+                                void (*give)(void *arg, pen_slice message), void *arg);
 
 /* The version in force of the source's relation `oid`, or NULL before its Relation message. */
 const pen_relation *pen_pgoutput_relation(const pen_pgoutput *decoder, uint32_t oid);

@@ -11,6 +11,7 @@ struct pen_replication {
     pen_pgconn *conn;
     char *slot;
     char *publication;
+    bool streaming;
     uint8_t *payload; /* the CopyData that the last event borrows from */
 };
 
@@ -53,6 +54,7 @@ bool pen_replication_open(const pen_replication_options *options, pen_replicatio
     pen_replication *made = pen_calloc(1, sizeof(*made));
     made->slot = pen_strdup(options->slot);
     made->publication = pen_strdup(options->publication);
+    made->streaming = options->streaming;
     const pen_pgconn_options connect = {
         .conninfo = options->conninfo,
         .side = "source",
@@ -103,10 +105,13 @@ bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err)
     char *name = quote_with(rep->publication, '"');
     char *names = quote_with(name, '\'');
     char command[512];
+    const char *streaming = !rep->streaming                       ? ""
+                            : pen_replication_abort_has_lsn(rep) ? ", streaming 'parallel'"
+                                                                  : ", streaming 'on'";
     snprintf(command, sizeof(command),
              "START_REPLICATION SLOT %s LOGICAL " PEN_LSN_FMT
-             " (proto_version '1', publication_names %s, messages 'true')",
-             slot, PEN_LSN_ARGS(start), names);
+             " (proto_version '%u', publication_names %s, messages 'true'%s)",
+             slot, PEN_LSN_ARGS(start), pen_replication_protocol(rep), names, streaming);
     free(slot);
     free(name);
     free(names);
@@ -135,6 +140,21 @@ void pen_replication_close(pen_replication *rep)
     }
 }
 
+int pen_replication_server_version(const pen_replication *rep)
+{
+    return pen_pgconn_server_version(rep->conn);
+}
+
+unsigned pen_replication_protocol(const pen_replication *rep)
+{
+    return !rep->streaming ? 1 : pen_replication_abort_has_lsn(rep) ? 4 : 2;
+}
+
+bool pen_replication_abort_has_lsn(const pen_replication *rep)
+{
+    return rep->streaming && pen_replication_server_version(rep) >= 160000;
+}
+
 int pen_replication_socket(const pen_replication *rep)
 {
     return pen_pgconn_socket(rep->conn);
@@ -150,13 +170,13 @@ static bool read_payload(pen_slice payload, pen_event *event, pen_error *err)
         (void)pen_cursor_u64(
             &cur); /* start of the message's WAL: the same as its end for a plugin */
         event->wal_end = pen_cursor_u64(&cur);
-        (void)pen_cursor_u64(&cur); /* the source's clock */
+        event->sent = (pen_pgtime)pen_cursor_u64(&cur);
         event->data = pen_cursor_bytes(&cur, pen_cursor_left(&cur));
         break;
     case 'k':
         event->kind = PEN_EVENT_KEEPALIVE;
         event->wal_end = pen_cursor_u64(&cur);
-        (void)pen_cursor_u64(&cur); /* the source's clock */
+        event->sent = (pen_pgtime)pen_cursor_u64(&cur);
         event->reply_requested = pen_cursor_u8(&cur) != 0;
         break;
     default:

@@ -25,6 +25,7 @@ typedef struct pen_replication_options {
     const char *slot;
     const char *publication;
     const char *client_encoding; /* the target's server encoding */
+    bool streaming;              /* large transactions come while they are in progress */
 } pen_replication_options;
 
 /* Connects as a walsender's client and asks who the server is. */
@@ -35,6 +36,14 @@ PEN_MUST_CHECK bool pen_replication_open(const pen_replication_options *options,
  * is then non-blocking. */
 PEN_MUST_CHECK bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err);
 void pen_replication_close(pen_replication *rep); /* NULL is nothing */
+
+/* The source's version, such as 160004, and pgoutput's protocol version that is asked of it: the
+ * lowest that has what is wanted. 1 without streaming; 2 with it, and 4 from PostgreSQL 16 on, with
+ * which the source also tells where a transaction was rolled back. */
+int pen_replication_server_version(const pen_replication *rep);
+unsigned pen_replication_protocol(const pen_replication *rep);
+/* See pen_message_context. */
+bool pen_replication_abort_has_lsn(const pen_replication *rep);
 
 int pen_replication_socket(const pen_replication *rep);
 
@@ -49,6 +58,7 @@ typedef struct pen_event {
     pen_event_kind kind;
     pen_slice data;       /* DATA: borrowed until the next poll */
     pen_lsn wal_end;      /* the source's position as told */
+    pen_pgtime sent;      /* the source's clock when it sent this */
     bool reply_requested; /* KEEPALIVE: it wants a status at once */
 } pen_event;
 

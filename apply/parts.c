@@ -1,0 +1,461 @@
+#include "apply/parts.h"
+
+#include "apply/session.h"
+#include "apply/worker.h"
+#include "core/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Status at least this often, and at least three times in each wal_sender_timeout. */
+#define STATUS_EVERY_MS 10000
+/* The spool's segments and buffers. */
+#define SPOOL_SEGMENT  ((size_t)64 << 20)
+#define SPOOL_BUFFER   ((size_t)256 << 10)
+#define SPOOL_BUFFERS  8
+
+static bool open_target(const pen_stream *stream, const char *part, bool durable, pen_pgconn **conn,
+                        pen_error *err)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "penstock %s %s", stream->options->name, part);
+    const pen_session_options session = {
+        .conninfo = stream->options->target,
+        .application_name = name,
+        .replica_role = stream->resume.replica_role && !durable,
+        .durable = durable,
+        .names_only = durable,
+    };
+    return pen_session_open(&session, conn, err);
+}
+
+static bool open_source(pen_run *run, pen_error *err)
+{
+    const pen_options *options = run->stream->options;
+    char name[64];
+    snprintf(name, sizeof(name), "penstock %s control", options->name);
+    const pen_pgconn_options connect = {
+        .conninfo = options->source,
+        .side = "source",
+        .application_name = name,
+        /* Names are compared with the target's, and the operator's patterns are in UTF-8. */
+        .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
+                 " SET statement_timeout = 0; SET lock_timeout = 0;"
+                 " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
+                 " SET default_transaction_read_only = off",
+    };
+    return pen_pgconn_open(&connect, &run->source, err) &&
+           (pen_pgconn_server_version(run->source) < 170000 ||
+            pen_pgconn_exec(run->source, "set up the session", "SET transaction_timeout = 0", 0,
+                            NULL, NULL, err));
+}
+
+/* The stream comes in the target's encoding, so that nobody converts twice. */
+static bool open_replication(pen_run *run, const char *encoding, pen_replication **rep,
+                             pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    const pen_options *options = stream->options;
+    char name[64];
+    snprintf(name, sizeof(name), "penstock %s reader", options->name);
+    const pen_replication_options replication = {.conninfo = options->source,
+                                                 .application_name = name,
+                                                 .slot = options->slot,
+                                                 .publication = options->publication,
+                                                 .client_encoding = encoding,
+                                                 .streaming =
+                                                     options->streaming == PEN_STREAMING_ON};
+    return pen_replication_open(&replication, rep, &stream->resume.identity, err);
+}
+
+/* Commits a message that holds nothing: it moves the source's WAL, flushed, past every position
+ * read before, so that the stream can prove to have reached it. */
+bool pen_parts_nudge_source(pen_run *run, pen_error *err)
+{
+    return pen_pgconn_exec(run->source, "write a marker",
+                           "SET synchronous_commit = on;"
+                           " SELECT pg_catalog.pg_logical_emit_message(true, 'penstock', '')",
+                           0, NULL, NULL, err);
+}
+
+/* Sets the position at which the stream ends, when it is to end by itself: once, whatever is lost on
+ * the way. */
+static bool find_end(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    const pen_options *options = stream->options;
+    if (run->began) {
+        return true;
+    }
+    stream->stop_lsn = options->stop_at;
+    if (options->stop_at != PEN_LSN_NONE && stream->resume.commit_lsn > options->stop_at) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "the target already has the transaction committed at " PEN_LSN_FMT
+                             ", which is behind --stop-at " PEN_LSN_FMT
+                             ": it cannot be brought to that position any more; give a later one",
+                             PEN_LSN_ARGS(stream->resume.commit_lsn),
+                             PEN_LSN_ARGS(options->stop_at));
+    }
+    if (!options->stop_when_caught_up) {
+        return true;
+    }
+    pen_pgresult *res = NULL;
+    /* The insert position: what was committed without waiting for its flush counts as well. */
+    if (!pen_pgconn_exec(run->source, "read the source's position",
+                         "SELECT pg_catalog.pg_current_wal_insert_lsn()", 0, NULL, &res, err)) {
+        return false;
+    }
+    pen_lsn now = PEN_LSN_NONE;
+    bool ok = pen_lsn_parse(pen_pgresult_value(res, 0, 0), &now) ||
+              pen_error_set(err, PEN_ERROR_FATAL, "source: its WAL position cannot be read");
+    pen_pgresult_clear(res);
+    if (stream->stop_lsn == PEN_LSN_NONE || now < stream->stop_lsn) {
+        stream->stop_lsn = now;
+    }
+    return ok && pen_parts_nudge_source(run, err);
+}
+
+static bool start_workers(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    for (unsigned i = 0; i < stream->worker_count; i++) {
+        char part[24];
+        pen_pgconn *conn = NULL;
+        snprintf(part, sizeof(part), "worker %u", i + 1);
+        if (!open_target(stream, part, false, &conn, err)) {
+            return false;
+        }
+        pen_worker *worker = pen_alloc_lines(sizeof(*worker));
+        if (!pen_worker_init(worker, stream, i, conn, err)) {
+            pen_worker_deinit(worker);
+            free(worker);
+            return false;
+        }
+        stream->workers[i] = worker;
+        pen_handover_add_worker(&stream->handover, i, &worker->parker);
+    }
+    return true;
+}
+
+static bool start_threads(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    bool ok = true;
+    unsigned started = 0;
+    for (; ok && started < stream->worker_count; started++) {
+        char name[24];
+        snprintf(name, sizeof(name), "worker %u", started + 1);
+        ok = pen_thread_start(&stream->workers[started]->thread, PEN_ROLE_WORKER, name,
+                              pen_worker_run, stream->workers[started], err);
+    }
+    return ok &&
+           pen_thread_start(&stream->dispatcher_thread, PEN_ROLE_DISPATCHER, "dispatcher",
+                            pen_dispatcher_run, run->dispatcher, err) &&
+           pen_thread_start(&stream->progress_thread, PEN_ROLE_PROGRESS, "progress",
+                            pen_progress_run, run->progress, err) &&
+           pen_thread_start(&stream->reader_thread, PEN_ROLE_READER, "reader", pen_reader_run,
+                            run->reader, err);
+}
+
+/* The checkpoint tells nothing that the target does not know better, but for one thing: that there
+ * was a target before. */
+static bool open_checkpoint(pen_run *run, pen_checkpoint_file **file, pen_error *err)
+{
+    pen_resume *resume = &run->stream->resume;
+    pen_checkpoint newest;
+    bool found = false;
+    if (!pen_checkpoint_open(pen_statedir_checkpoint(run->statedir), true, file, &found, &newest,
+                             err)) {
+        return false;
+    }
+    if (found && newest.system_identifier != resume->identity.system_identifier) {
+        pen_log(
+            PEN_LOG_WARN,
+            "the checkpoint in %s is of another source; it is replaced, the target's progress row "
+            "counts",
+            run->stream->options->dir);
+    } else if (found && strcmp(newest.slot, run->stream->options->slot) == 0) {
+        resume->remembered_lsn = newest.committed_lsn;
+    }
+    return true;
+}
+
+/* What a spool or a captured stream says of itself. */
+static pen_spool_header describe_stream(const pen_run *run, const pen_replication *rep,
+                                        const char *encoding)
+{
+    const pen_stream *stream = run->stream;
+    pen_spool_header header = {
+        .system_identifier = stream->resume.identity.system_identifier,
+        .timeline = stream->resume.identity.timeline,
+        .server_version = (uint32_t)pen_replication_server_version(rep),
+        .protocol = (uint16_t)pen_replication_protocol(rep),
+    };
+    snprintf(header.database, sizeof(header.database), "%s", stream->resume.identity.database);
+    snprintf(header.slot, sizeof(header.slot), "%s", stream->options->slot);
+    snprintf(header.encoding, sizeof(header.encoding), "%s", encoding);
+    return header;
+}
+
+static bool open_spool(pen_run *run, const pen_spool_header *header, bool durable,
+                       pen_spool **spool, bool *found, pen_error *err)
+{
+    const pen_spool_options options = {
+        .dir = pen_statedir_spool(run->statedir),
+        .name = durable ? "stream" : "streamed",
+        .header = *header,
+        .durable = durable,
+        .use_uring = true,
+        .segment_size = SPOOL_SEGMENT,
+        .buffer_size = SPOOL_BUFFER,
+        .buffer_count = SPOOL_BUFFERS,
+        .parker = &run->stream->reader_parker,
+    };
+    return pen_spool_open(&options, spool, found, err);
+}
+
+/* Opens the spool of the whole stream, and reads what it holds that the target need not have yet.
+ */
+static bool open_stream_spool(pen_run *run, pen_reader_parts *parts,
+                              const pen_spool_header *header, pen_error *err)
+{
+    pen_resume *resume = &run->stream->resume;
+    if (!open_spool(run, header, true, &parts->spool, &resume->spool_found, err)) {
+        return false;
+    }
+    parts->spooling = pen_spooling_create(parts->spool, pen_replication_abort_has_lsn(parts->rep));
+    if (!resume->spool_found) {
+        return true;
+    }
+    if (!pen_spooling_recover(parts->spooling, err)) {
+        return false;
+    }
+    resume->spool_start_lsn = pen_spool_start_lsn(parts->spool);
+    resume->spool_end_lsn = pen_spooling_end_lsn(parts->spooling);
+    resume->spool_received_lsn = pen_spooling_received(parts->spooling);
+    return true;
+}
+
+/* A spool that an earlier run left while it was asked for, and that is not asked for now. */
+static bool drop_left_spool(pen_run *run, pen_reader_parts *parts, pen_error *err)
+{
+    pen_spool *spool = parts->spool;
+    pen_spooling_destroy(parts->spooling);
+    parts->spooling = NULL;
+    parts->spool = NULL;
+    if (run->stream->resume.spool_found) {
+        pen_log(PEN_LOG_INFO, "the spool in %s is not needed any more: all of it is on the target",
+                run->stream->options->dir);
+    }
+    run->stream->resume.spool_found = false;
+    pen_spool_close(spool, true);
+    return err->kind == PEN_ERROR_NONE;
+}
+
+static bool open_capture(pen_run *run, const pen_spool_header *header, pen_error *err)
+{
+    const char *path = run->stream->options->capture;
+    if (path == NULL || run->capture != NULL) {
+        return true;
+    }
+    return pen_capture_create(path, header, &run->capture, err);
+}
+
+/* Where the stream stands, and so where it goes on; `control` says it. */
+static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    if (!pen_resume_prepare(&stream->resume, stream->options, run->source, control, err)) {
+        return false;
+    }
+    pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);
+    pen_cell_init(&stream->handed_lsn, stream->resume.start_lsn);
+    pen_cell_init(&stream->durable_lsn, stream->resume.reported_lsn);
+    if (run->reader == NULL) {
+        int timeout_ms = stream->resume.wal_sender_timeout_ms;
+        stream->status_interval_ms = timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS
+                                         ? timeout_ms / 3
+                                         : STATUS_EVERY_MS;
+    }
+    return true;
+}
+
+/* Makes the reader of what `parts` has; takes that on success. */
+static bool make_reader(pen_run *run, pen_reader_parts *parts, const pen_spool_header *header,
+                        pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    pen_lsn start = stream->resume.start_lsn;
+    if (stream->options->ack == PEN_ACK_SPOOLED) {
+        if (!stream->resume.spool_found) {
+            pen_spooling_begin(parts->spooling, stream->resume.reported_lsn);
+        }
+        start = pen_spooling_received(parts->spooling);
+    } else if (!drop_left_spool(run, parts, err)) {
+        return false;
+    }
+    bool found;
+    if (stream->options->streaming == PEN_STREAMING_ON && parts->spool == NULL &&
+        !open_spool(run, header, false, &parts->streamed, &found, err)) {
+        return false;
+    }
+    if (!open_capture(run, header, err) || !find_end(run, err) ||
+        !pen_replication_start(parts->rep, start, err)) {
+        return false;
+    }
+    parts->capture = run->capture;
+    parts->reported = stream->options->ack == PEN_ACK_SPOOLED ? stream->resume.confirmed_lsn
+                                                              : stream->resume.reported_lsn;
+    run->reader = pen_reader_create(stream, parts);
+    return true;
+}
+
+static void make_intake(pen_run *run)
+{
+    const pen_intake_options options = pen_reader_intake_options(run->reader);
+    run->intake = pen_intake_create(run->stream, &options);
+    /* [INTAKE-1] release: the intake is made, and so is all else that it needs; pairs with the
+     * acquire in the reader. */
+    pen_place_put(&run->stream->next_intake, run->intake);
+    pen_parker_wake(&run->stream->reader_parker);
+}
+
+static void log_ways(const pen_run *run, const pen_checkpoint_file *file)
+{
+    if (run->stream->resume.replica_role) {
+        pen_log(PEN_LOG_INFO, "foreign keys and ordinary triggers sleep on the target "
+                              "(session_replication_role = replica)");
+    } else {
+        pen_log(PEN_LOG_INFO,
+                "the target does not let this user set session_replication_role: foreign "
+                "keys and triggers are at work there");
+    }
+    pen_log(PEN_LOG_INFO, "%u workers, checkpoints by %s", run->stream->worker_count,
+            pen_checkpoint_method(file));
+}
+
+bool pen_parts_make(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    pen_reader_parts parts = {0};
+    pen_spool_header header;
+    pen_pgconn *control = NULL;
+    pen_pgconn *catalog = NULL;
+    pen_checkpoint_file *file = NULL;
+    bool with_reader = run->reader == NULL;
+    stream->resume.receiving = !with_reader;
+    if ((run->source == NULL && !open_source(run, err)) ||
+        !open_target(stream, "control", true, &control, err) ||
+        !pen_session_plan_freely(control, err)) {
+        goto fail;
+    }
+    if (with_reader) {
+        const char *encoding = pen_pgconn_parameter(control, "server_encoding");
+        if (!open_replication(run, encoding, &parts.rep, err)) {
+            goto fail;
+        }
+        header = describe_stream(run, parts.rep, encoding);
+        if (!open_stream_spool(run, &parts, &header, err)) {
+            goto fail;
+        }
+    }
+    if (!open_checkpoint(run, &file, err) || !resume(run, control, err) ||
+        !open_target(stream, "catalog", false, &catalog, err) ||
+        !pen_session_plan_freely(catalog, err) || !start_workers(run, err)) {
+        goto fail;
+    }
+    if (with_reader) {
+        if (!make_reader(run, &parts, &header, err)) {
+            goto fail;
+        }
+        log_ways(run, file);
+    }
+    run->dispatcher = pen_dispatcher_create(stream, catalog);
+    run->progress = pen_progress_create(stream, control, file);
+    make_intake(run);
+    return true;
+fail:
+    pen_pgconn_close(control);
+    pen_pgconn_close(catalog);
+    pen_checkpoint_close(file);
+    pen_spooling_destroy(parts.spooling);
+    pen_spool_close(parts.spool, false);
+    pen_spool_close(parts.streamed, true);
+    pen_replication_close(parts.rep);
+    return false;
+}
+
+bool pen_parts_start(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    bool ok = true;
+    for (unsigned i = 0; ok && i < stream->worker_count; i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "worker %u", i + 1);
+        ok = pen_thread_start(&stream->workers[i]->thread, PEN_ROLE_WORKER, name, pen_worker_run,
+                              stream->workers[i], err);
+    }
+    return ok &&
+           pen_thread_start(&stream->dispatcher_thread, PEN_ROLE_DISPATCHER, "dispatcher",
+                            pen_dispatcher_run, run->dispatcher, err) &&
+           pen_thread_start(&stream->progress_thread, PEN_ROLE_PROGRESS, "progress",
+                            pen_progress_run, run->progress, err) &&
+           (stream->reader_thread.started ||
+            pen_thread_start(&stream->reader_thread, PEN_ROLE_READER, "reader", pen_reader_run,
+                             run->reader, err));
+}
+
+void pen_parts_join(pen_run *run, bool with_reader)
+{
+    pen_stream *stream = run->stream;
+    if (with_reader) {
+        pen_thread_join(&stream->reader_thread);
+    }
+    pen_thread_join(&stream->dispatcher_thread);
+    for (unsigned i = 0; i < stream->worker_count; i++) {
+        if (stream->workers[i] != NULL) {
+            pen_thread_join(&stream->workers[i]->thread);
+        }
+    }
+    pen_thread_join(&stream->progress_thread);
+}
+
+static void unmake_workers(pen_run *run)
+{
+    pen_stream *stream = run->stream;
+    for (unsigned i = 0; i < stream->worker_count; i++) {
+        if (stream->workers[i] != NULL) {
+            pen_histogram_merge(&run->lag, &stream->workers[i]->lag);
+            pen_worker_deinit(stream->workers[i]);
+            free(stream->workers[i]);
+            stream->workers[i] = NULL;
+        }
+    }
+}
+
+/* Whoever borrows goes before whoever owns: transactions point at the intake's relation versions,
+ * those at the dispatcher's targets. */
+void pen_parts_unmake(pen_run *run, bool with_reader)
+{
+    (void)pen_place_take(&run->stream->next_intake); /* one that the reader never took up */
+    pen_stream_reset(run->stream);
+    unmake_workers(run);
+    pen_progress_destroy(run->progress);
+    run->progress = NULL;
+    pen_dispatcher_destroy(run->dispatcher);
+    run->dispatcher = NULL;
+    if (run->intake != NULL) {
+        for (size_t kind = 0; kind < PEN_COUNTOF(run->messages); kind++) {
+            run->messages[kind] += pen_intake_count(run->intake, (pen_message_kind)kind);
+        }
+        pen_intake_destroy(run->intake);
+        run->intake = NULL;
+    }
+    if (with_reader) {
+        pen_reader_destroy(run->reader);
+        run->reader = NULL;
+    }
+    pen_pgconn_close(run->source);
+    run->source = NULL;
+}

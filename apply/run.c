@@ -1,0 +1,267 @@
+#include "apply/run.h"
+
+#include "apply/parts.h"
+#include "apply/show.h"
+#include "core/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+/* One recovery path: whatever connection is lost, everything that hangs on it is made anew, and the
+ * stream goes on behind the progress row. A batch that was under way is rolled back or found to have
+ * committed, by that row and not by guessing; a target that crashed and forgot commits, or was put
+ * back to a backup, shows in it too. */
+
+/* Between two tries: doubled from the one to the other. */
+#define RETRY_FIRST_MS 100
+#define RETRY_MOST_MS  10000
+/* A stream that ran so long before it failed begins again with the first. */
+#define RETRY_CALM_US (60 * 1000 * 1000)
+
+/* While connections are made there is nothing to finish: a signal ends the process at once, with the
+ * exit code of a stop. A slot that is just being created is found by the next start; a reader that
+ * fills the spool meanwhile has told the source of nothing that is not durable. */
+static void stop_early(int signal)
+{
+    static const char words[] =
+        "penstock: stopped while connecting; the same command goes on, nothing is lost\n";
+    (void)signal;
+    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
+    _exit(3);
+}
+
+static void stop_early_on_signals(void)
+{
+    struct sigaction action = {.sa_handler = stop_early};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    /* A log that nobody reads any more (| head, a tee that died) is no reason to end. */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static bool open_signals(pen_run *run, pen_error *err)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    run->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    return run->signal_fd >= 0 ||
+           pen_error_set_errno(err, PEN_ERROR_FATAL, errno, "cannot listen for signals");
+}
+
+static void take_signals(pen_run *run)
+{
+    struct signalfd_siginfo info;
+    while (read(run->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        run->signals++;
+        if (run->signals == 1) {
+            pen_log(PEN_LOG_INFO,
+                    "stopping: what is in flight is finished and made durable; once more "
+                    "stops at once and loses nothing either");
+            pen_stream_stop(run->stream, PEN_STOP_DRAIN, PEN_REASON_SIGNAL);
+        } else {
+            pen_log(PEN_LOG_INFO, "stopping at once");
+            pen_stream_stop(run->stream, PEN_STOP_ABORT, PEN_REASON_SIGNAL);
+        }
+    }
+}
+
+static void listen_to_signals(bool listen)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(listen ? SIG_BLOCK : SIG_UNBLOCK, &signals, NULL);
+}
+
+/* True when the reader has ended, or has nothing to do with the run of dispatcher and workers any
+ * more: it has let go of the intake, or never took it up. */
+static bool reader_is_out(pen_stream *stream)
+{
+    /* [READER-1] acquire, [DETACHED-1] acquire: pair with the releases in the reader. */
+    return pen_cell_read(&stream->reader_done) || pen_cell_read(&stream->reader_detached) ||
+           (pen_stream_stopping(stream) == PEN_STOP_ABORT &&
+            pen_place_take(&stream->next_intake) != NULL);
+}
+
+/* Until the reader, which ends last in order, or a failure says that it is over. */
+static void supervise(pen_run *run)
+{
+    pen_stream *stream = run->stream;
+    int64_t nudged_us = pen_now_us();
+    while (!reader_is_out(stream)) {
+        pen_parker_prepare(&stream->main_parker);
+        if (pen_cell_read(&stream->reader_done)) {
+            pen_parker_cancel(&stream->main_parker);
+            continue;
+        }
+        (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE, 1000);
+        take_signals(run);
+        pen_show_progress(run);
+        /* A source without any activity gives no proof that nothing commits at the very end. */
+        if (stream->stop_lsn != PEN_LSN_NONE &&
+            pen_cell_read(&stream->idle_lsn) == stream->stop_lsn &&
+            pen_now_us() - nudged_us > 1000000 && pen_stream_stopping(stream) == PEN_STOP_NONE) {
+            pen_error err;
+            nudged_us = pen_now_us();
+            if (!pen_parts_nudge_source(run, &err)) {
+                pen_stream_fail(stream, &err);
+            }
+        }
+    }
+}
+
+/* Runs the stream until it ends in order or fails; takes down what does not outlive that. */
+static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    listen_to_signals(false);
+    bool ok = pen_parts_make(run, err);
+    listen_to_signals(true);
+    if (!ok) {
+        *reason = PEN_REASON_FAILED;
+    } else {
+        run->began = true;
+        if (!pen_parts_start(run, err)) {
+            pen_stream_fail(stream, err);
+        }
+        supervise(run);
+        if (pen_cell_read(&stream->reader_done)) {
+            pen_parts_join(run, true);
+        } else {
+            pen_parts_join(run, false);
+        }
+        ok = stream->failure.kind == PEN_ERROR_NONE;
+        *reason = stream->reason;
+        *err = stream->failure;
+    }
+    bool reader_ended = !stream->reader_thread.started;
+    pen_parts_unmake(run, reader_ended);
+    pen_cell_publish(&stream->reader_detached, 0);
+    pen_cell_publish(&stream->reader_done, 0);
+    return ok;
+}
+
+/* Sleeps, somewhere between half of `ms` and all of it, so that several that lost the same server do
+ * not come back at once; false when a signal came. */
+static bool wait_before_retry(pen_run *run, int64_t ms)
+{
+    pen_stream *stream = run->stream;
+    int64_t until_us = pen_now_us() + ms * 500 + (int64_t)(random() % (ms * 500 + 1));
+    for (;;) {
+        int64_t left_ms = (until_us - pen_now_us()) / 1000;
+        take_signals(run);
+        if (run->signals > 0 || pen_cell_read(&stream->reader_done) || left_ms <= 0) {
+            return run->signals == 0;
+        }
+        pen_parker_prepare(&stream->main_parker);
+        (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE,
+                              (int)left_ms);
+    }
+}
+
+/* A reader that went on without a target ends now. */
+static bool end_reader(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    if (!stream->reader_thread.started) {
+        return true;
+    }
+    /* [END-1] release: pairs with the acquire in the reader. */
+    pen_cell_publish(&stream->reader_end, 1);
+    pen_parker_wake(&stream->reader_parker);
+    pen_thread_join(&stream->reader_thread);
+    bool ok = stream->failure.kind == PEN_ERROR_NONE;
+    *err = stream->failure;
+    pen_parts_unmake(run, true);
+    return ok;
+}
+
+/* Runs the stream, and again where a lost connection ended it. */
+static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
+{
+    int64_t retry_ms = RETRY_FIRST_MS;
+    for (;;) {
+        int64_t since_us = pen_now_us();
+        if (run_once(run, reason, err)) {
+            return true;
+        }
+        bool again = err->kind == PEN_ERROR_RETRY && run->began && run->signals == 0;
+        if (!again) {
+            pen_error ignored;
+            (void)!end_reader(run, &ignored);
+            return false;
+        }
+        if (pen_now_us() - since_us > RETRY_CALM_US) {
+            retry_ms = RETRY_FIRST_MS;
+        }
+        pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
+        run->recoveries++;
+        if (!wait_before_retry(run, retry_ms)) {
+            *reason = PEN_REASON_SIGNAL;
+            return end_reader(run, err);
+        }
+        retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
+        if (pen_cell_read(&run->stream->reader_done)) {
+            /* The source was lost too, while the target was. */
+            pen_thread_join(&run->stream->reader_thread);
+            pen_parts_unmake(run, true);
+            pen_cell_publish(&run->stream->reader_done, 0);
+        }
+    }
+}
+
+/* What to do next, unless whoever found the failure knows better. */
+static void advise(pen_error *err)
+{
+    if (strstr(err->text, "start again") == NULL) {
+        pen_error_advise(err, err->kind == PEN_ERROR_RETRY
+                                  ? "start again to go on, nothing is lost"
+                                  : "start again when that is mended, nothing is lost");
+    }
+}
+
+static void deinit(pen_run *run)
+{
+    pen_error err;
+    if (!pen_capture_close(run->capture, &err)) {
+        pen_log(PEN_LOG_WARN, "%s", err.text);
+    }
+    pen_statedir_close(run->statedir);
+    if (run->signal_fd >= 0) {
+        close(run->signal_fd);
+    }
+    pen_stream_destroy(run->stream);
+}
+
+bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run *run = pen_calloc(1, sizeof(*run));
+    run->signal_fd = -1;
+    pen_histogram_init(&run->lag);
+    stop_early_on_signals();
+    run->started_us = pen_now_us();
+    run->shown_us = run->started_us;
+    srandom((unsigned)run->started_us);
+    bool ok = pen_stream_create(options, &run->stream, err) &&
+              pen_statedir_open(options->dir, &run->statedir, err) && open_signals(run, err) &&
+              run_until_end(run, reason, err);
+    if (run->began) {
+        pen_show_summary(run, *reason);
+        if (!ok) {
+            advise(err);
+        }
+    }
+    deinit(run);
+    free(run);
+    return ok;
+}

@@ -1,0 +1,42 @@
+/* Purpose: what lives while one stream runs beside the state that its threads share: connections,
+ *          files, and each part that has a thread.
+ * Thread:  main.
+ * Owns:    all of it; some for the whole time, the rest from one loss of a connection to the next.
+ * Flow:    apply/run.c drives it, apply/parts.c makes the parts, apply/show.c tells about them. */
+#ifndef PEN_APPLY_RUN_H
+#define PEN_APPLY_RUN_H
+
+#include "apply/dispatcher.h"
+#include "apply/progress.h"
+#include "apply/reader.h"
+#include "apply/statedir.h"
+
+typedef struct pen_run {
+    pen_stream *stream;
+    /* for the whole time */
+    pen_statedir *statedir;
+    pen_capture *capture; /* or NULL */
+    int signal_fd;
+    int signals; /* taken so far */
+    bool began;  /* it has run already: what is lost from now on is made anew */
+    unsigned recoveries;
+    int64_t started_us;
+    int64_t shown_us;
+    uint64_t shown_txns;
+    pen_histogram lag;      /* of the workers that have ended */
+    uint64_t messages[256]; /* received, by kind, by intakes that have ended */
+    /* until a connection is lost; the reader also over a loss of the target, with --ack spooled */
+    pen_pgconn *source; /* an ordinary session: catalog at the start, the source's position later */
+    pen_reader *reader;
+    pen_intake *intake;
+    pen_dispatcher *dispatcher;
+    pen_progress *progress;
+} pen_run;
+
+/* Runs one stream to its end: connects, checks, resumes, starts the threads, makes lost connections
+ * anew, and returns when the stream was drained or has failed for good. *reason tells which end it
+ * was; on false *err says what failed. */
+PEN_MUST_CHECK bool pen_stream_run(const pen_options *options, pen_stop_reason *reason,
+                                   pen_error *err);
+
+#endif
