@@ -22,6 +22,7 @@ struct pen_reader {
     pen_arena arena;
     pen_pgoutput *decoder;
     pen_assembler assembler;
+    uint64_t arrived;     /* messages of the output plugin, since the start */
     pen_txn *waiting;     /* complete, but the ring was full */
     pen_feed *feed;       /* of the large transaction that is arriving, or NULL */
     pen_segment *segment; /* of it, taken from the assembler, but the feed was full */
@@ -282,7 +283,8 @@ static bool take_data(pen_reader *reader, pen_slice bytes, pen_error *err)
 {
     pen_message msg;
     pen_txn *txn = NULL;
-    if (!pen_pgoutput_decode(reader->decoder, bytes, &msg, err)) {
+    const pen_message_context context = {.arrival = ++reader->arrived};
+    if (!pen_pgoutput_decode(reader->decoder, bytes, &context, &msg, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }
     if (msg.kind == PEN_MESSAGE_BEGIN && is_beyond_end(reader, msg.begin.commit_lsn)) {

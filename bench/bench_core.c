@@ -194,12 +194,14 @@ static double play_tape(void)
     pen_arena_init(&arena, &budget);
     pen_assembler_init(&assembler, &arena);
     pen_pgoutput *decoder = pen_pgoutput_create(&arena);
+    pen_message_context context = {0};
     int64_t started_us = pen_now_us();
     for (size_t played = 0, i = 0, begin = 0; played < PLAYED;) {
         pen_message msg;
         pen_txn *txn = NULL;
         pen_slice bytes = {tape.stream.data + begin, tape.ends[i] - begin};
-        check(pen_pgoutput_decode(decoder, bytes, &msg, &err) &&
+        context.arrival++;
+        check(pen_pgoutput_decode(decoder, bytes, &context, &msg, &err) &&
                   pen_assembler_add(&assembler, &msg, bytes.len, &txn, &err),
               &err);
         if (txn != NULL) {

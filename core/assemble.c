@@ -93,7 +93,7 @@ static bool begin(pen_assembler *assembler, const pen_message *msg, pen_error *e
         pen_error_set(err, PEN_ERROR_FATAL,
                       "the source began transaction %u (commit LSN " PEN_LSN_FMT
                       ") inside transaction %u (commit LSN " PEN_LSN_FMT
-                      "), which pgoutput protocol version 1 does not allow; check that the source "
+                      "), which pgoutput does not allow; check that the source "
                       "is a PostgreSQL server, with no proxy that changes the stream",
                       msg->begin.xid, PEN_LSN_ARGS(msg->begin.commit_lsn), assembler->open->xid,
                       PEN_LSN_ARGS(assembler->open->commit_lsn));
@@ -164,11 +164,12 @@ bool pen_assembler_add(pen_assembler *assembler, const pen_message *msg, size_t 
     case PEN_MESSAGE_DELETE:
     case PEN_MESSAGE_TRUNCATE:
         if (assembler->open == NULL) {
-            return pen_error_set(err, PEN_ERROR_FATAL,
-                                 "the source sent a change (message \"%c\") outside a transaction; "
-                                 "check that the source is a PostgreSQL server, with no proxy that "
-                                 "changes the stream",
-                                 (char)msg->kind);
+            return pen_error_set(
+                err, PEN_ERROR_FATAL,
+                "the source sent a change (%s) outside a transaction; check that "
+                "the source is a PostgreSQL server, with no proxy that changes the "
+                "stream",
+                pen_message_kind_name(msg->kind));
         }
         add_change(assembler, msg->change);
         assembler->open->bytes += bytes;
@@ -177,7 +178,22 @@ bool pen_assembler_add(pen_assembler *assembler, const pen_message *msg, size_t 
     case PEN_MESSAGE_RELATION:
     case PEN_MESSAGE_TYPE:
     case PEN_MESSAGE_MESSAGE:
+        return true;
+    case PEN_MESSAGE_STREAM_START:
+    case PEN_MESSAGE_STREAM_STOP:
+    case PEN_MESSAGE_STREAM_COMMIT:
+    case PEN_MESSAGE_STREAM_ABORT:
+    case PEN_MESSAGE_BEGIN_PREPARE:
+    case PEN_MESSAGE_PREPARE:
+    case PEN_MESSAGE_COMMIT_PREPARED:
+    case PEN_MESSAGE_ROLLBACK_PREPARED:
+    case PEN_MESSAGE_STREAM_PREPARE:
         break;
     }
-    return true;
+    return pen_error_set(
+        err, PEN_ERROR_FATAL,
+        "the source sent a %s message among the transactions that come whole, where "
+        "pgoutput does not allow it; check that the source is a PostgreSQL server, "
+        "with no proxy that changes the stream",
+        pen_message_kind_name(msg->kind));
 }

@@ -22,7 +22,8 @@ void pen_assembler_discard(pen_assembler *assembler);
  * else NULL; the caller releases it with pen_txn_release. Origin, Type, Relation and Message
  * messages change nothing here. Errors: PEN_ERROR_FATAL for an order that the protocol does not
  * allow: a row outside a transaction, a Begin inside one, a Commit without Begin or with another
- * LSN than its Begin told. */
+ * LSN than its Begin told, and a message of streaming or of two-phase decoding, which are not for
+ * here. */
 PEN_MUST_CHECK bool pen_assembler_add(pen_assembler *assembler, const pen_message *msg,
                                       size_t bytes, pen_txn **txn, pen_error *err);
 

@@ -1,9 +1,5 @@
-#include "core/pgoutput.h"
+#include "core/pgoutput_reading.h"
 
-#include "core/rel_versions.h"
-
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* The least that a column takes in a Relation message: flags, an empty name's NUL, type OID,
@@ -14,80 +10,33 @@
 
 enum { TRUNCATE_CASCADE = 1, TRUNCATE_RESTART_IDENTITY = 2 };
 enum { COLUMN_IS_KEY = 1 };
-enum { MESSAGE_TRANSACTIONAL = 1 };
-
-struct pen_pgoutput {
-    pen_arena *arena; /* borrowed */
-    pen_rel_versions versions;
-};
-
-/* One message while it is read. */
-typedef struct reading {
-    pen_pgoutput *decoder;
-    pen_slice bytes;
-    pen_cursor cur;
-    const char *name; /* the message's, for errors */
-    pen_error *err;
-} reading;
-
-static bool malformed(const reading *in, const char *fmt, ...) PEN_PRINTF(2, 3);
-
-static bool malformed(const reading *in, const char *fmt, ...)
-{
-    char what[256];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(what, sizeof(what), fmt, args);
-    va_end(args);
-    return pen_error_set(in->err, PEN_ERROR_FATAL,
-                         "malformed %s message from the source (%zu bytes) at offset %zu: %s; "
-                         "check that the source is a PostgreSQL server that speaks pgoutput "
-                         "protocol version 1, with no proxy that changes the stream",
-                         in->name, in->bytes.len, in->bytes.len - pen_cursor_left(&in->cur), what);
-}
-
-/* The check at the end of each message: every byte read, and none missing. */
-static bool whole(const reading *in)
-{
-    if (in->cur.failed) {
-        return malformed(in, "the message ends early");
-    }
-    if (pen_cursor_left(&in->cur) > 0) {
-        return malformed(in, "%zu bytes are left over", pen_cursor_left(&in->cur));
-    }
-    return true;
-}
-
-/* The protocol sends "" for pg_catalog. */
-static pen_slice schema_name(pen_slice sent)
-{
-    return sent.len == 0 ? pen_slice_of("pg_catalog") : sent;
-}
 
 /* Relation messages */
 
 /* Reads the columns, which are all that is left of `in`, which reads the version's own copy. */
-static bool read_columns(reading *in, pen_rel_column *columns, uint16_t count)
+static bool read_columns(pen_reading *in, pen_rel_column *columns, uint16_t count)
 {
     for (uint16_t i = 0; i < count; i++) {
         uint8_t flags = pen_cursor_u8(&in->cur);
         if ((flags & ~COLUMN_IS_KEY) != 0) {
-            return malformed(in, "column %u has the unknown flags 0x%02X", i + 1u, flags);
+            return pen_reading_malformed(in, "column %u has the unknown flags 0x%02X", i + 1u,
+                                         flags);
         }
         columns[i].is_key = (flags & COLUMN_IS_KEY) != 0;
         columns[i].name = pen_cursor_cstring(&in->cur);
         columns[i].type_oid = pen_cursor_u32(&in->cur);
         columns[i].type_modifier = (int32_t)pen_cursor_u32(&in->cur);
     }
-    return whole(in);
+    return pen_reading_whole(in);
 }
 
-static bool read_relation(reading *in, const pen_relation **rel)
+static bool read_relation(pen_reading *in, const pen_relation **rel)
 {
     uint32_t oid = pen_cursor_u32(&in->cur);
     pen_slice body = {in->cur.next, pen_cursor_left(&in->cur)};
-    const pen_rel_version *known = pen_rel_versions_find(&in->decoder->versions, oid);
+    pen_rel_version *known = *pen_rel_versions_slot(&in->decoder->versions, oid);
     if (!in->cur.failed && known != NULL && pen_slice_equal(known->body, body)) {
+        pen_rel_version_renew(known, in->context->arrival);
         *rel = &known->rel;
         return true;
     }
@@ -95,20 +44,21 @@ static bool read_relation(reading *in, const pen_relation **rel)
     (void)pen_cursor_cstring(&in->cur);
     uint8_t identity = pen_cursor_u8(&in->cur);
     if (!in->cur.failed && (identity == 0 || strchr("dnfi", identity) == NULL)) {
-        return malformed(in, "the replica identity 0x%02X is none of d, n, f, i", identity);
+        return pen_reading_malformed(in, "the replica identity 0x%02X is none of d, n, f, i",
+                                     identity);
     }
     uint16_t count = pen_cursor_u16(&in->cur);
     if (in->cur.failed) {
-        return whole(in);
+        return pen_reading_whole(in);
     }
     if (count * REL_COLUMN_MIN > pen_cursor_left(&in->cur)) {
-        return malformed(in, "%u columns do not fit into what follows", count);
+        return pen_reading_malformed(in, "%u columns do not fit into what follows", count);
     }
     /* All is read once more out of the copy, so that the names point there. */
     pen_rel_version *made = pen_rel_version_create(oid, count, body);
-    reading copy = *in;
+    pen_reading copy = *in;
     copy.cur = pen_cursor_over(made->body);
-    made->rel.schema = schema_name(pen_cursor_cstring(&copy.cur));
+    made->rel.schema = pen_reading_schema(pen_cursor_cstring(&copy.cur));
     made->rel.table = pen_cursor_cstring(&copy.cur);
     made->rel.replica_identity = (char)pen_cursor_u8(&copy.cur);
     (void)pen_cursor_u16(&copy.cur);
@@ -116,8 +66,8 @@ static bool read_relation(reading *in, const pen_relation **rel)
         free(made);
         return false;
     }
-    pen_rel_versions_add(&in->decoder->versions, made);
-    *rel = &made->rel;
+    made->arrival = in->context->arrival;
+    *rel = &pen_rel_versions_add(&in->decoder->versions, made)->rel;
     return true;
 }
 
@@ -132,13 +82,13 @@ typedef struct row_copy {
 } row_copy;
 
 /* `in` reports offsets in the message; the copy ends where the message ends. */
-static void set_offset(reading *in, const row_copy *row)
+static void set_offset(pen_reading *in, const row_copy *row)
 {
     in->cur.next = in->cur.end - (row->end - row->next);
 }
 
 /* Values that are not sent ('u') make sense only where the target has the row already. */
-static bool read_tuple(reading *in, row_copy *row, pen_value *values, uint32_t count,
+static bool read_tuple(pen_reading *in, row_copy *row, pen_value *values, uint32_t count,
                        bool may_be_unchanged)
 {
     uint8_t *next = row->next;
@@ -167,8 +117,8 @@ static bool read_tuple(reading *in, row_copy *row, pen_value *values, uint32_t c
         } else if (kind != PEN_VALUE_NULL && (kind != PEN_VALUE_UNCHANGED || !may_be_unchanged)) {
             row->next = next - 1;
             set_offset(in, row);
-            return malformed(in, "column %u has the kind 0x%02X, which it may not have here", i + 1,
-                             kind);
+            return pen_reading_malformed(
+                in, "column %u has the kind 0x%02X, which it may not have here", i + 1, kind);
         }
         values[i] = (pen_value){.data = data, .len = len, .kind = kind};
     }
@@ -178,33 +128,34 @@ static bool read_tuple(reading *in, row_copy *row, pen_value *values, uint32_t c
 short_message:
     row->next = next;
     set_offset(in, row);
-    return malformed(in, "column %u of %u ends behind the message", i + 1, count);
+    return pen_reading_malformed(in, "column %u of %u ends behind the message", i + 1, count);
 }
 
 /* Only what the relation's own Relation message told may come: the value arrays are sized by it. */
-static bool check_count(const reading *in, const pen_relation *rel, uint32_t count)
+static bool check_count(const pen_reading *in, const pen_relation *rel, uint32_t count)
 {
     if (count != rel->column_count) {
-        return malformed(in, "%u columns, but the Relation message of %.80s.%.80s told %u", count,
-                         (const char *)rel->schema.data, (const char *)rel->table.data,
-                         rel->column_count);
+        return pen_reading_malformed(
+            in, "%u columns, but the Relation message of %.80s.%.80s told %u", count,
+            (const char *)rel->schema.data, (const char *)rel->table.data, rel->column_count);
     }
     return true;
 }
 
 /* Reads the header of a row message up to its first tuple's values: relation OID, tuple kind,
  * column count. */
-static bool read_row_header(reading *in, const pen_relation **rel, uint8_t *tuple_kind)
+static bool read_row_header(pen_reading *in, const pen_relation **rel, uint8_t *tuple_kind)
 {
     uint32_t oid = pen_cursor_u32(&in->cur);
     *tuple_kind = pen_cursor_u8(&in->cur);
     uint16_t count = pen_cursor_u16(&in->cur);
     if (in->cur.failed) {
-        return whole(in);
+        return pen_reading_whole(in);
     }
     const pen_rel_version *known = pen_rel_versions_find(&in->decoder->versions, oid);
     if (known == NULL) {
-        return malformed(in, "no Relation message told what the relation with OID %u is", oid);
+        return pen_reading_malformed(
+            in, "no Relation message told what the relation with OID %u is", oid);
     }
     *rel = &known->rel;
     return check_count(in, *rel, count);
@@ -213,38 +164,38 @@ static bool read_row_header(reading *in, const pen_relation **rel, uint8_t *tupl
 /* Finds room for a change with `extra` bytes behind it and, behind all, a segment header (see
  * PEN_CHANGE_TAIL). The room is not taken yet: a message that turns out malformed leaves the arena
  * as it is. */
-static pen_change *reserve_change(const reading *in, size_t extra)
+static pen_change *reserve_change(const pen_reading *in, size_t extra)
 {
     pen_block *block =
         pen_arena_reserve(in->decoder->arena, sizeof(pen_change) + extra + PEN_CHANGE_TAIL);
     return (pen_change *)(void *)(block->data + block->used);
 }
 
-static void take_change(const reading *in, const pen_change *chg, size_t extra)
+static void take_change(const pen_reading *in, const pen_change *chg, size_t extra)
 {
     const void *taken = pen_arena_alloc(in->decoder->arena, sizeof(pen_change) + extra);
     PEN_ASSERT(taken == chg);
 }
 
 /* Between the tuples of an Update: the new one's kind and its count. */
-static bool read_second_header(reading *in, row_copy *row, const pen_relation *rel)
+static bool read_second_header(pen_reading *in, row_copy *row, const pen_relation *rel)
 {
     if (row->end - row->next < 3) {
         set_offset(in, row);
-        return malformed(in, "the new tuple is missing");
+        return pen_reading_malformed(in, "the new tuple is missing");
     }
     uint8_t kind = row->next[0];
     uint32_t count = (uint32_t)row->next[1] << 8 | row->next[2];
     set_offset(in, row);
     if (kind != 'N') {
-        return malformed(in, "tuple kind 0x%02X in the place of N", kind);
+        return pen_reading_malformed(in, "tuple kind 0x%02X in the place of N", kind);
     }
     row->next[0] = 0; /* behind the old tuple's last value */
     row->next += 3;
     return check_count(in, rel, count);
 }
 
-static bool read_row(reading *in, pen_change_kind kind, pen_change **made)
+static bool read_row(pen_reading *in, pen_change_kind kind, pen_change **made)
 {
     const pen_relation *rel = NULL;
     uint8_t tuple_kind = 0;
@@ -254,14 +205,15 @@ static bool read_row(reading *in, pen_change_kind kind, pen_change **made)
     PEN_ASSERT(rel != NULL);
     bool has_old = tuple_kind == 'K' || tuple_kind == 'O';
     if (has_old ? kind == PEN_CHANGE_INSERT : tuple_kind != 'N' || kind == PEN_CHANGE_DELETE) {
-        return malformed(in, "tuple kind 0x%02X is not one that this message may have", tuple_kind);
+        return pen_reading_malformed(in, "tuple kind 0x%02X is not one that this message may have",
+                                     tuple_kind);
     }
     bool has_new = kind != PEN_CHANGE_DELETE;
     size_t count = rel->column_count;
     size_t value_count = count * ((size_t)has_old + (size_t)has_new);
     size_t left = pen_cursor_left(&in->cur);
     if (value_count * VALUE_MIN > left) {
-        return malformed(in, "%zu values do not fit into what follows", value_count);
+        return pen_reading_malformed(in, "%zu values do not fit into what follows", value_count);
     }
     size_t extra = value_count * sizeof(pen_value) + left + 1;
     pen_change *chg = reserve_change(in, extra);
@@ -288,7 +240,7 @@ static bool read_row(reading *in, pen_change_kind kind, pen_change **made)
         }
     }
     set_offset(in, &row);
-    if (!whole(in)) {
+    if (!pen_reading_whole(in)) {
         return false;
     }
     take_change(in, chg, extra);
@@ -296,19 +248,19 @@ static bool read_row(reading *in, pen_change_kind kind, pen_change **made)
     return true;
 }
 
-static bool read_truncate(reading *in, pen_change **made)
+static bool read_truncate(pen_reading *in, pen_change **made)
 {
     uint32_t count = pen_cursor_u32(&in->cur);
     uint8_t flags = pen_cursor_u8(&in->cur);
     if (in->cur.failed) {
-        return whole(in);
+        return pen_reading_whole(in);
     }
     if ((flags & ~(TRUNCATE_CASCADE | TRUNCATE_RESTART_IDENTITY)) != 0) {
-        return malformed(in, "unknown flags 0x%02X", flags);
+        return pen_reading_malformed(in, "unknown flags 0x%02X", flags);
     }
     size_t left = pen_cursor_left(&in->cur);
     if (count == 0 || left % 4 != 0 || count != left / 4) {
-        return malformed(in, "%u relations told, and %zu bytes of OIDs", count, left);
+        return pen_reading_malformed(in, "%u relations told, and %zu bytes of OIDs", count, left);
     }
     size_t extra = count * sizeof(const pen_relation *);
     pen_change *chg = reserve_change(in, extra);
@@ -324,63 +276,13 @@ static bool read_truncate(reading *in, pen_change **made)
         uint32_t oid = pen_cursor_u32(&in->cur);
         rels[i] = pen_pgoutput_relation(in->decoder, oid);
         if (rels[i] == NULL) {
-            return malformed(in, "no Relation message told what the relation with OID %u is", oid);
+            return pen_reading_malformed(
+                in, "no Relation message told what the relation with OID %u is", oid);
         }
     }
     take_change(in, chg, extra);
     *made = chg;
     return true;
-}
-
-/* The other messages */
-
-static bool read_begin(reading *in, pen_message *msg)
-{
-    msg->begin.commit_lsn = pen_cursor_u64(&in->cur);
-    msg->begin.commit_time = (pen_pgtime)pen_cursor_u64(&in->cur);
-    msg->begin.xid = pen_cursor_u32(&in->cur);
-    return whole(in);
-}
-
-static bool read_commit(reading *in, pen_message *msg)
-{
-    uint8_t flags = pen_cursor_u8(&in->cur);
-    if (flags != 0) {
-        return malformed(in, "unknown flags 0x%02X", flags);
-    }
-    msg->commit.commit_lsn = pen_cursor_u64(&in->cur);
-    msg->commit.end_lsn = pen_cursor_u64(&in->cur);
-    msg->commit.commit_time = (pen_pgtime)pen_cursor_u64(&in->cur);
-    return whole(in);
-}
-
-static bool read_origin(reading *in, pen_message *msg)
-{
-    msg->origin.lsn = pen_cursor_u64(&in->cur);
-    msg->origin.name = pen_cursor_cstring(&in->cur);
-    return whole(in);
-}
-
-static bool read_type(reading *in, pen_message *msg)
-{
-    msg->type.oid = pen_cursor_u32(&in->cur);
-    msg->type.schema = schema_name(pen_cursor_cstring(&in->cur));
-    msg->type.name = pen_cursor_cstring(&in->cur);
-    return whole(in);
-}
-
-static bool read_message(reading *in, pen_message *msg)
-{
-    uint8_t flags = pen_cursor_u8(&in->cur);
-    if ((flags & ~MESSAGE_TRANSACTIONAL) != 0) {
-        return malformed(in, "unknown flags 0x%02X", flags);
-    }
-    msg->message.transactional = (flags & MESSAGE_TRANSACTIONAL) != 0;
-    msg->message.lsn = pen_cursor_u64(&in->cur);
-    msg->message.prefix = pen_cursor_cstring(&in->cur);
-    uint32_t len = pen_cursor_u32(&in->cur);
-    msg->message.content = pen_cursor_bytes(&in->cur, len);
-    return whole(in);
 }
 
 /* The decoder */
@@ -408,48 +310,84 @@ const pen_relation *pen_pgoutput_relation(const pen_pgoutput *decoder, uint32_t 
     return known == NULL ? NULL : &known->rel;
 }
 
-bool pen_pgoutput_decode(pen_pgoutput *decoder, pen_slice bytes, pen_message *msg, pen_error *err)
+void pen_pgoutput_begin_replay(pen_pgoutput *decoder)
 {
-    reading in = {.decoder = decoder, .bytes = bytes, .err = err};
-    if (bytes.len == 0) {
-        in.name = "empty";
-        return malformed(&in, "it has no kind");
-    }
-    in.cur = pen_cursor_over(bytes);
-    msg->kind = pen_cursor_u8(&in.cur);
-    switch (msg->kind) {
+    pen_rel_versions_begin_replay(&decoder->versions);
+}
+
+void pen_pgoutput_end_replay(pen_pgoutput *decoder)
+{
+    pen_rel_versions_end_replay(&decoder->versions);
+}
+
+/* Inside a streamed block these have their transaction's xid behind the kind (proto.c of
+ * PostgreSQL 14 to 18). Origin has none: it stands for the whole block. */
+static bool carries_xid(uint8_t kind)
+{
+    switch (kind) {
+    case PEN_MESSAGE_RELATION:
+    case PEN_MESSAGE_TYPE:
     case PEN_MESSAGE_INSERT:
-        in.name = "Insert";
+    case PEN_MESSAGE_UPDATE:
+    case PEN_MESSAGE_DELETE:
+    case PEN_MESSAGE_TRUNCATE:
+    case PEN_MESSAGE_MESSAGE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool pen_pgoutput_peek(pen_slice bytes, bool streamed, uint8_t *kind, uint32_t *xid)
+{
+    pen_cursor cur = pen_cursor_over(bytes);
+    *kind = pen_cursor_u8(&cur);
+    *xid = 0;
+    if (streamed && carries_xid(*kind)) {
+        *xid = pen_cursor_u32(&cur);
+        return *xid != 0;
+    }
+    return !cur.failed;
+}
+
+bool pen_pgoutput_decode(pen_pgoutput *decoder, pen_slice bytes, const pen_message_context *context,
+                         pen_message *msg, pen_error *err)
+{
+    pen_reading in = {
+        .decoder = decoder,
+        .bytes = bytes,
+        .cur = pen_cursor_over(bytes),
+        .context = context,
+        .err = err,
+    };
+    uint8_t kind = pen_cursor_u8(&in.cur);
+    if (in.cur.failed) {
+        return pen_reading_malformed(&in, "it has no kind");
+    }
+    msg->kind = kind;
+    msg->xid = 0;
+    if (context->streamed && carries_xid(kind)) {
+        msg->xid = pen_cursor_u32(&in.cur);
+        if (in.cur.failed) {
+            return pen_reading_whole(&in);
+        }
+        if (msg->xid == 0) {
+            return pen_reading_malformed(&in, "it came inside a streamed block, and names no "
+                                              "transaction");
+        }
+    }
+    switch (kind) {
+    case PEN_MESSAGE_INSERT:
         return read_row(&in, PEN_CHANGE_INSERT, &msg->change);
     case PEN_MESSAGE_UPDATE:
-        in.name = "Update";
         return read_row(&in, PEN_CHANGE_UPDATE, &msg->change);
     case PEN_MESSAGE_DELETE:
-        in.name = "Delete";
         return read_row(&in, PEN_CHANGE_DELETE, &msg->change);
     case PEN_MESSAGE_TRUNCATE:
-        in.name = "Truncate";
         return read_truncate(&in, &msg->change);
-    case PEN_MESSAGE_BEGIN:
-        in.name = "Begin";
-        return read_begin(&in, msg);
-    case PEN_MESSAGE_COMMIT:
-        in.name = "Commit";
-        return read_commit(&in, msg);
     case PEN_MESSAGE_RELATION:
-        in.name = "Relation";
         return read_relation(&in, &msg->relation);
-    case PEN_MESSAGE_TYPE:
-        in.name = "Type";
-        return read_type(&in, msg);
-    case PEN_MESSAGE_ORIGIN:
-        in.name = "Origin";
-        return read_origin(&in, msg);
-    case PEN_MESSAGE_MESSAGE:
-        in.name = "Message";
-        return read_message(&in, msg);
+    default:
+        return pen_reading_other(&in, msg);
     }
-    in.name = "unknown";
-    return malformed(&in, "no message of this protocol version begins with the byte 0x%02X",
-                     bytes.data[0]);
 }

@@ -50,15 +50,42 @@ static void grow(pen_rel_versions *versions)
     free(old);
 }
 
-void pen_rel_versions_add(pen_rel_versions *versions, pen_rel_version *made)
+const pen_rel_version *pen_rel_versions_add(pen_rel_versions *versions, pen_rel_version *made)
 {
     made->rel.version = ++versions->version_count;
     made->older = versions->newest;
     versions->newest = made;
     pen_rel_version **slot = pen_rel_versions_slot(versions, made->rel.oid);
-    bool known = *slot != NULL;
+    pen_rel_version *known = *slot;
+    if (known != NULL && versions->replaying) {
+        bool replayed = known->rel.version > versions->replay_after;
+        made->outside = replayed ? known->outside : known;
+    } else if (known != NULL && known->arrival > made->arrival) {
+        return known;
+    }
     *slot = made;
-    if (!known && ++versions->relation_count * 2 > (size_t)1 << versions->slots_log2) {
+    if (known == NULL && ++versions->relation_count * 2 > (size_t)1 << versions->slots_log2) {
         grow(versions);
+    }
+    return made;
+}
+
+void pen_rel_versions_begin_replay(pen_rel_versions *versions)
+{
+    PEN_ASSERT(!versions->replaying);
+    versions->replaying = true;
+    versions->replay_after = versions->version_count;
+}
+
+void pen_rel_versions_end_replay(pen_rel_versions *versions)
+{
+    PEN_ASSERT(versions->replaying);
+    versions->replaying = false;
+    for (pen_rel_version *each = versions->newest;
+         each != NULL && each->rel.version > versions->replay_after; each = each->older) {
+        pen_rel_version **slot = pen_rel_versions_slot(versions, each->rel.oid);
+        if (*slot == each && each->outside != NULL && each->outside->arrival > each->arrival) {
+            *slot = each->outside;
+        }
     }
 }

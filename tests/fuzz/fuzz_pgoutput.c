@@ -104,8 +104,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(copy, pen_cursor_take(&input, len), len);
         pen_message msg;
         pen_error err;
+        const pen_message_context context = {0};
         size_t used = pen_budget_used(&budget);
-        bool ok = pen_pgoutput_decode(decoder, (pen_slice){copy, len}, &msg, &err);
+        bool ok = pen_pgoutput_decode(decoder, (pen_slice){copy, len}, &context, &msg, &err);
         PEN_ASSERT(pen_budget_used(&budget) <= used + PEN_BLOCK_SIZE + 20 * len);
         if (ok) {
             sum += sum_message(&msg);

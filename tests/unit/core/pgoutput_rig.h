@@ -18,6 +18,7 @@ typedef struct rig {
     pen_budget budget;
     pen_arena arena;
     pen_pgoutput *decoder;
+    pen_message_context context; /* of each message from here on; decoding counts its arrival */
     pen_message msg;
     pen_error err;
     wire out;
@@ -48,8 +49,17 @@ static inline bool decode_bytes(rig *at, const uint8_t *bytes, size_t len)
         memcpy(copy, bytes, len);
     }
     at->err.kind = PEN_ERROR_NONE;
-    bool ok = pen_pgoutput_decode(at->decoder, (pen_slice){copy, len}, &at->msg, &at->err);
+    at->context.arrival++;
+    bool ok =
+        pen_pgoutput_decode(at->decoder, (pen_slice){copy, len}, &at->context, &at->msg, &at->err);
     cr_assert(ok == (at->err.kind == PEN_ERROR_NONE));
+    if (ok) {
+        uint8_t kind = 0;
+        uint32_t xid = 0;
+        cr_assert(pen_pgoutput_peek((pen_slice){copy, len}, at->context.streamed, &kind, &xid));
+        cr_assert_eq((int)at->msg.kind, kind);
+        cr_assert_eq(at->msg.xid, xid);
+    }
     if (!ok) {
         cr_assert_eq((int)at->err.kind, PEN_ERROR_FATAL);
         const char *offset = strstr(at->err.text, "at offset ");
@@ -72,8 +82,10 @@ static inline bool decode(rig *at)
 /* The same, on the bytes where they are: for messages whose slices are looked at. */
 static inline void decode_kept(rig *at)
 {
-    cr_assert(pen_pgoutput_decode(at->decoder, wire_slice(&at->out), &at->msg, &at->err), "%s",
-              at->err.text);
+    at->context.arrival++;
+    cr_assert(
+        pen_pgoutput_decode(at->decoder, wire_slice(&at->out), &at->context, &at->msg, &at->err),
+        "%s", at->err.text);
 }
 
 static inline void expect_refused(rig *at, const char *words)

@@ -36,8 +36,9 @@ static void rig_deinit(rig *at)
 static bool add(rig *at, pen_txn **txn)
 {
     pen_message msg;
-    cr_assert(pen_pgoutput_decode(at->decoder, wire_slice(&at->out), &msg, &at->err), "%s",
-              at->err.text);
+    const pen_message_context context = {0};
+    cr_assert(pen_pgoutput_decode(at->decoder, wire_slice(&at->out), &context, &msg, &at->err),
+              "%s", at->err.text);
     bool ok = pen_assembler_add(&at->assembler, &msg, at->out.len, txn, &at->err);
     cr_assert(ok || *txn == NULL);
     at->out.len = 0;
