@@ -32,11 +32,11 @@ struct pen_intake {
     bool feed_ends;       /* its Commit has come; what is left of it goes into the feed */
     bool skipping;        /* a large transaction that is on the target already is arriving */
     bool stopped;
-    bool over_budget;    /* one row alone needs more than --memory: said once a transaction */
-    uint64_t arrival;    /* messages taken so far */
-    pen_lsn skip_lsn;    /* transactions that commit at or before it were here already */
-    pen_lsn commit_lsn;  /* of the newest transaction that came whole */
-    pen_lsn received;    /* everything before it has arrived */
+    bool over_budget;     /* one row alone needs more than --memory: said once a transaction */
+    uint64_t arrival;     /* messages taken so far */
+    pen_lsn skip_lsn;     /* transactions that commit at or before it were here already */
+    pen_lsn commit_lsn;   /* of the newest transaction that came whole */
+    pen_lsn received;     /* everything before it has arrived */
     uint64_t counts[256]; /* messages, by kind */
     /* of a spool that is not ours: the segments with messages, from the first one needed */
     segment_end *segments;
@@ -288,7 +288,8 @@ static void note_segment(pen_intake *intake, uint64_t segment)
         return;
     }
     if (intake->segment_count == intake->segment_capacity) {
-        intake->segment_capacity = intake->segment_capacity == 0 ? 16 : intake->segment_capacity * 2;
+        intake->segment_capacity =
+            intake->segment_capacity == 0 ? 16 : intake->segment_capacity * 2;
         intake->segments =
             pen_realloc(intake->segments, intake->segment_capacity * sizeof(*intake->segments));
     }
@@ -463,10 +464,11 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
 /* All of it is in. */
 static bool end_replay(pen_intake *intake, pen_error *err)
 {
-    const pen_message commit = {.kind = PEN_MESSAGE_COMMIT,
-                                .commit = {.commit_lsn = intake->commit.stream_commit.commit_lsn,
-                                           .end_lsn = intake->commit.stream_commit.end_lsn,
-                                           .commit_time = intake->commit.stream_commit.commit_time}};
+    const pen_message commit = {
+        .kind = PEN_MESSAGE_COMMIT,
+        .commit = {.commit_lsn = intake->commit.stream_commit.commit_lsn,
+                   .end_lsn = intake->commit.stream_commit.end_lsn,
+                   .commit_time = intake->commit.stream_commit.commit_time}};
     intake->replaying = false;
     pen_pgoutput_end_replay(intake->decoder);
     if (intake->options.spool_is_ours) {

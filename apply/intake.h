@@ -11,15 +11,16 @@
 #define PEN_APPLY_INTAKE_H
 
 #include "apply/stream.h"
+#include "core/pgoutput.h"
 #include "io/spool.h"
 
 typedef struct pen_intake pen_intake;
 
 typedef struct pen_intake_options {
     /* Where the messages of streamed transactions lie until they commit. NULL: none will come. */
-    pen_spool *spool;      /* borrowed */
-    bool spool_is_ours;    /* false: whoever gives the messages has put them there */
-    bool abort_has_lsn;    /* see pen_message_context */
+    pen_spool *spool;   /* borrowed */
+    bool spool_is_ours; /* false: whoever gives the messages has put them there */
+    bool abort_has_lsn; /* see pen_message_context */
 } pen_intake_options;
 
 pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *options);
@@ -58,8 +59,8 @@ bool pen_intake_has_stopped(const pen_intake *intake);
 pen_lsn pen_intake_received(const pen_intake *intake);
 /* Messages taken so far, by kind. */
 uint64_t pen_intake_count(const pen_intake *intake, pen_message_kind kind);
-/* The first segment of a spool that is not ours that is still needed when everything up to `durable`
- * is durable on the target; 0 before the first message. */
+/* The first segment of a spool that is not ours that is still needed when everything up to
+ * `durable` is durable on the target; 0 before the first message. */
 uint64_t pen_intake_needed_segment(pen_intake *intake, pen_lsn durable);
 
 #endif

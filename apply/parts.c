@@ -11,9 +11,9 @@
 /* Status at least this often, and at least three times in each wal_sender_timeout. */
 #define STATUS_EVERY_MS 10000
 /* The spool's segments and buffers. */
-#define SPOOL_SEGMENT  ((size_t)64 << 20)
-#define SPOOL_BUFFER   ((size_t)256 << 10)
-#define SPOOL_BUFFERS  8
+#define SPOOL_SEGMENT ((size_t)64 << 20)
+#define SPOOL_BUFFER  ((size_t)256 << 10)
+#define SPOOL_BUFFERS 8
 
 static bool open_target(const pen_stream *stream, const char *part, bool durable, pen_pgconn **conn,
                         pen_error *err)
@@ -79,8 +79,8 @@ bool pen_parts_nudge_source(pen_run *run, pen_error *err)
                            0, NULL, NULL, err);
 }
 
-/* Sets the position at which the stream ends, when it is to end by itself: once, whatever is lost on
- * the way. */
+/* Sets the position at which the stream ends, when it is to end by itself: once, whatever is lost
+ * on the way. */
 static bool find_end(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
@@ -136,26 +136,6 @@ static bool start_workers(pen_run *run, pen_error *err)
         pen_handover_add_worker(&stream->handover, i, &worker->parker);
     }
     return true;
-}
-
-static bool start_threads(pen_run *run, pen_error *err)
-{
-    pen_stream *stream = run->stream;
-    bool ok = true;
-    unsigned started = 0;
-    for (; ok && started < stream->worker_count; started++) {
-        char name[24];
-        snprintf(name, sizeof(name), "worker %u", started + 1);
-        ok = pen_thread_start(&stream->workers[started]->thread, PEN_ROLE_WORKER, name,
-                              pen_worker_run, stream->workers[started], err);
-    }
-    return ok &&
-           pen_thread_start(&stream->dispatcher_thread, PEN_ROLE_DISPATCHER, "dispatcher",
-                            pen_dispatcher_run, run->dispatcher, err) &&
-           pen_thread_start(&stream->progress_thread, PEN_ROLE_PROGRESS, "progress",
-                            pen_progress_run, run->progress, err) &&
-           pen_thread_start(&stream->reader_thread, PEN_ROLE_READER, "reader", pen_reader_run,
-                            run->reader, err);
 }
 
 /* The checkpoint tells nothing that the target does not know better, but for one thing: that there
@@ -217,10 +197,13 @@ static bool open_spool(pen_run *run, const pen_spool_header *header, bool durabl
 
 /* Opens the spool of the whole stream, and reads what it holds that the target need not have yet.
  */
-static bool open_stream_spool(pen_run *run, pen_reader_parts *parts,
-                              const pen_spool_header *header, pen_error *err)
+static bool open_stream_spool(pen_run *run, pen_reader_parts *parts, const pen_spool_header *header,
+                              pen_error *err)
 {
     pen_resume *resume = &run->stream->resume;
+    if (run->stream->options->ack != PEN_ACK_SPOOLED && !pen_statedir_has_spool(run->statedir)) {
+        return true;
+    }
     if (!open_spool(run, header, true, &parts->spool, &resume->spool_found, err)) {
         return false;
     }
@@ -238,7 +221,7 @@ static bool open_stream_spool(pen_run *run, pen_reader_parts *parts,
 }
 
 /* A spool that an earlier run left while it was asked for, and that is not asked for now. */
-static bool drop_left_spool(pen_run *run, pen_reader_parts *parts, pen_error *err)
+static void drop_left_spool(pen_run *run, pen_reader_parts *parts)
 {
     pen_spool *spool = parts->spool;
     pen_spooling_destroy(parts->spooling);
@@ -250,7 +233,6 @@ static bool drop_left_spool(pen_run *run, pen_reader_parts *parts, pen_error *er
     }
     run->stream->resume.spool_found = false;
     pen_spool_close(spool, true);
-    return err->kind == PEN_ERROR_NONE;
 }
 
 static bool open_capture(pen_run *run, const pen_spool_header *header, pen_error *err)
@@ -266,6 +248,13 @@ static bool open_capture(pen_run *run, const pen_spool_header *header, pen_error
 static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
 {
     pen_stream *stream = run->stream;
+    stream->resume.receiving = run->reader != NULL;
+    if (stream->resume.receiving) {
+        /* What it receives meanwhile joins what it has. */
+        stream->resume.spool_found = true;
+        stream->resume.spool_start_lsn = pen_cell_read(&stream->spool_start_lsn);
+        stream->resume.spool_received_lsn = UINT64_MAX;
+    }
     if (!pen_resume_prepare(&stream->resume, stream->options, run->source, control, err)) {
         return false;
     }
@@ -274,9 +263,8 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
     pen_cell_init(&stream->durable_lsn, stream->resume.reported_lsn);
     if (run->reader == NULL) {
         int timeout_ms = stream->resume.wal_sender_timeout_ms;
-        stream->status_interval_ms = timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS
-                                         ? timeout_ms / 3
-                                         : STATUS_EVERY_MS;
+        stream->status_interval_ms =
+            timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS ? timeout_ms / 3 : STATUS_EVERY_MS;
     }
     return true;
 }
@@ -292,8 +280,11 @@ static bool make_reader(pen_run *run, pen_reader_parts *parts, const pen_spool_h
             pen_spooling_begin(parts->spooling, stream->resume.reported_lsn);
         }
         start = pen_spooling_received(parts->spooling);
-    } else if (!drop_left_spool(run, parts, err)) {
-        return false;
+        pen_cell_init(&stream->spool_start_lsn, stream->resume.spool_found
+                                                    ? stream->resume.spool_start_lsn
+                                                    : stream->resume.reported_lsn);
+    } else {
+        drop_left_spool(run, parts);
     }
     bool found;
     if (stream->options->streaming == PEN_STREAMING_ON && parts->spool == NULL &&
@@ -344,7 +335,6 @@ bool pen_parts_make(pen_run *run, pen_error *err)
     pen_pgconn *catalog = NULL;
     pen_checkpoint_file *file = NULL;
     bool with_reader = run->reader == NULL;
-    stream->resume.receiving = !with_reader;
     if ((run->source == NULL && !open_source(run, err)) ||
         !open_target(stream, "control", true, &control, err) ||
         !pen_session_plan_freely(control, err)) {

@@ -21,19 +21,19 @@
 struct pen_reader {
     pen_stream *stream;
     pen_replication *rep;
-    pen_spool *spool;       /* the whole stream; NULL without --ack spooled */
-    pen_spooling *spooling; /* the same */
-    pen_spool *streamed;    /* blocks of transactions in progress, or NULL */
-    pen_capture *capture;   /* borrowed, or NULL */
-    pen_intake *intake;     /* borrowed; NULL while there is no target to apply to */
+    pen_spool *spool;         /* the whole stream; NULL without --ack spooled */
+    pen_spooling *spooling;   /* the same */
+    pen_spool *streamed;      /* blocks of transactions in progress, or NULL */
+    pen_capture *capture;     /* borrowed, or NULL */
+    pen_intake *intake;       /* borrowed; NULL while there is no target to apply to */
     pen_spool_cursor *cursor; /* of the spool: what the intake takes next */
-    bool receiving;         /* until the stop */
-    bool disk_full;         /* as said in the log */
-    pen_lsn reported_lsn;   /* the flush position last sent; never goes back */
-    int64_t reported_us;    /* when */
-    int64_t synced_us;      /* when the spool's last barrier was asked for */
-    bool send_now;          /* the source asked for a status */
-    bool pending;           /* bytes are queued that the socket did not take */
+    bool receiving;           /* until the stop */
+    bool disk_full;           /* as said in the log */
+    pen_lsn reported_lsn;     /* the flush position last sent; never goes back */
+    int64_t reported_us;      /* when */
+    int64_t synced_us;        /* when the spool's last barrier was asked for */
+    bool send_now;            /* the source asked for a status */
+    bool pending;             /* bytes are queued that the socket did not take */
 };
 
 pen_reader *pen_reader_create(pen_stream *stream, const pen_reader_parts *parts)
@@ -386,6 +386,7 @@ static void let_go(pen_reader *reader)
     reader->intake = NULL;
     pen_spool_cursor_destroy(reader->cursor);
     reader->cursor = NULL;
+    pen_cell_publish(&reader->stream->spool_start_lsn, pen_spool_start_lsn(reader->spool));
     /* [DETACHED-1] release: the intake is not touched any more; pairs with the acquire in main. */
     pen_cell_publish(&reader->stream->reader_detached, 1);
     pen_parker_wake(&reader->stream->main_parker);
@@ -399,8 +400,7 @@ static void take_up(pen_reader *reader)
     if (intake != NULL) {
         reader->intake = intake;
         if (reader->spool != NULL) {
-            reader->cursor =
-                pen_spool_cursor_create(reader->spool, pen_spool_first(reader->spool));
+            reader->cursor = pen_spool_cursor_create(reader->spool, pen_spool_first(reader->spool));
         }
     }
 }
@@ -435,9 +435,7 @@ static bool choose_sleep(pen_reader *reader, int *events, int *timeout_ms, pen_e
     *events = (may_receive ? PEN_PARK_READABLE : 0) | (reader->pending ? PEN_PARK_WRITABLE : 0);
     /* With memory used up by a transaction that is still arriving, the last commit before it gives
      * the way free without a wake. */
-    *timeout_ms = blocked                             ? LOOK_AGAIN_MS
-                  : stream->stop_lsn != PEN_LSN_NONE ? ASK_EVERY_MS
-                                                      : 1000;
+    *timeout_ms = blocked ? LOOK_AGAIN_MS : stream->stop_lsn != PEN_LSN_NONE ? ASK_EVERY_MS : 1000;
     if (*timeout_ms > stream->status_interval_ms) {
         *timeout_ms = stream->status_interval_ms;
     }

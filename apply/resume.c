@@ -396,8 +396,8 @@ static bool check_spool(const pen_resume *resume, const pen_options *options,
     return true;
 }
 
-/* From now on the spool is not needed to go on: the target has all of it, and records, durably, that
- * it has everything up to where the slot stands. */
+/* From now on the spool is not needed to go on: the target has all of it, and records, durably,
+ * that it has everything up to where the slot stands. */
 static bool replace_spool(pen_pgconn *target, const pen_options *options, pen_resume *resume,
                           const slot_state *slot, pen_error *err)
 {

@@ -19,17 +19,17 @@ typedef struct pen_resume {
     pen_source_identity identity; /* set by the caller, from the replication connection */
     pen_lsn remembered_lsn; /* set by the caller: what the state directory says was applied of this
                                slot's stream, or PEN_LSN_NONE */
-    bool receiving;       /* set by the caller: it is we who read the slot now */
+    bool receiving;         /* set by the caller: it is we who read the slot now */
     bool spool_found; /* set by the caller, and the next three: the state directory has a spool */
     pen_lsn spool_start_lsn;    /* what ends at or before it is not in the spool */
     pen_lsn spool_end_lsn;      /* of its newest whole transaction */
     pen_lsn spool_received_lsn; /* everything up to there is in it, or was before it */
-    char run_id[24];      /* random: what tells this run's sessions from those of an earlier one */
-    bool replica_role;    /* the target lets us set session_replication_role */
-    pen_lsn commit_lsn;   /* transactions that commit at or before it are on the target already */
-    pen_lsn start_lsn;    /* the stream starts here */
+    char run_id[24];       /* random: what tells this run's sessions from those of an earlier one */
+    bool replica_role;     /* the target lets us set session_replication_role */
+    pen_lsn commit_lsn;    /* transactions that commit at or before it are on the target already */
+    pen_lsn start_lsn;     /* the stream starts here */
     pen_lsn confirmed_lsn; /* the slot's: what was reported to the source so far */
-    pen_lsn reported_lsn; /* durable on the target, and the most that was ever reported */
+    pen_lsn reported_lsn;  /* durable on the target, and the most that was ever reported */
     int wal_sender_timeout_ms;
 } pen_resume;
 

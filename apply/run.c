@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 /* One recovery path: whatever connection is lost, everything that hangs on it is made anew, and the
- * stream goes on behind the progress row. A batch that was under way is rolled back or found to have
- * committed, by that row and not by guessing; a target that crashed and forgot commits, or was put
- * back to a backup, shows in it too. */
+ * stream goes on behind the progress row. A batch that was under way is rolled back or found to
+ * have committed, by that row and not by guessing; a target that crashed and forgot commits, or was
+ * put back to a backup, shows in it too. */
 
 /* Between two tries: doubled from the one to the other. */
 #define RETRY_FIRST_MS 100
@@ -22,9 +22,9 @@
 /* A stream that ran so long before it failed begins again with the first. */
 #define RETRY_CALM_US (60 * 1000 * 1000)
 
-/* While connections are made there is nothing to finish: a signal ends the process at once, with the
- * exit code of a stop. A slot that is just being created is found by the next start; a reader that
- * fills the spool meanwhile has told the source of nothing that is not durable. */
+/* While connections are made there is nothing to finish: a signal ends the process at once, with
+ * the exit code of a stop. A slot that is just being created is found by the next start; a reader
+ * that fills the spool meanwhile has told the source of nothing that is not durable. */
 static void stop_early(int signal)
 {
     static const char words[] =
@@ -149,8 +149,8 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
     return ok;
 }
 
-/* Sleeps, somewhere between half of `ms` and all of it, so that several that lost the same server do
- * not come back at once; false when a signal came. */
+/* Sleeps, somewhere between half of `ms` and all of it, so that several that lost the same server
+ * do not come back at once; false when a signal came. */
 static bool wait_before_retry(pen_run *run, int64_t ms)
 {
     pen_stream *stream = run->stream;
@@ -218,16 +218,6 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
     }
 }
 
-/* What to do next, unless whoever found the failure knows better. */
-static void advise(pen_error *err)
-{
-    if (strstr(err->text, "start again") == NULL) {
-        pen_error_advise(err, err->kind == PEN_ERROR_RETRY
-                                  ? "start again to go on, nothing is lost"
-                                  : "start again when that is mended, nothing is lost");
-    }
-}
-
 static void deinit(pen_run *run)
 {
     pen_error err;
@@ -258,7 +248,7 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
     if (run->began) {
         pen_show_summary(run, *reason);
         if (!ok) {
-            advise(err);
+            pen_stream_advise(err);
         }
     }
     deinit(run);

@@ -90,8 +90,8 @@ static void keep_relation(pen_spooling *spooling, pen_slice bytes)
     if (spooling->pending_count == spooling->pending_capacity) {
         spooling->pending_capacity =
             spooling->pending_capacity == 0 ? 16 : spooling->pending_capacity * 2;
-        spooling->pending = pen_realloc(spooling->pending,
-                                        spooling->pending_capacity * sizeof(*spooling->pending));
+        spooling->pending =
+            pen_realloc(spooling->pending, spooling->pending_capacity * sizeof(*spooling->pending));
     }
     pending_relation *made = &spooling->pending[spooling->pending_count++];
     *made = (pending_relation){.xid = spooling->in_block,
@@ -110,9 +110,9 @@ static bool commit_pending(pen_spooling *spooling, uint32_t xid, pen_error *err)
         const pending_relation *it = &spooling->pending[i];
         const pen_message_context context = {.arrival = it->arrival, .streamed = true};
         pen_message msg;
-        ok = it->xid != xid || pen_pgoutput_decode(spooling->decoder,
-                                                   (pen_slice){it->data, it->len}, &context, &msg,
-                                                   err);
+        ok =
+            it->xid != xid || pen_pgoutput_decode(spooling->decoder, (pen_slice){it->data, it->len},
+                                                  &context, &msg, err);
     }
     pen_pgoutput_end_replay(spooling->decoder);
     forget_pending(spooling, xid);
@@ -293,7 +293,7 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
     pen_spool_pos end = pen_spool_end(spool);
     pen_spool_pos boundary = {.segment = end.segment, .offset = PEN_SPOOL_HEADER_SIZE};
     pen_spool_cursor *cursor = pen_spool_cursor_create(spool, boundary);
-    pen_lsn start_lsn = pen_spool_segment_start_lsn(spool);
+    pen_lsn start_lsn = pen_spool_last_start_lsn(spool);
     pen_spooling_begin(spooling, start_lsn);
     bool ok = follow_segment(spooling, cursor, &boundary, err);
     pen_spool_cursor_destroy(cursor);

@@ -15,7 +15,8 @@
 
 typedef struct pen_spooling pen_spooling;
 
-/* `abort_has_lsn`: see pen_message_context. Then comes pen_spooling_begin or pen_spooling_recover. */
+/* `abort_has_lsn`: see pen_message_context. Then comes pen_spooling_begin or pen_spooling_recover.
+ */
 pen_spooling *pen_spooling_create(pen_spool *spool, bool abort_has_lsn);
 void pen_spooling_destroy(pen_spooling *spooling); /* NULL is nothing */
 
@@ -35,8 +36,8 @@ pen_lsn pen_spooling_end_lsn(const pen_spooling *spooling);
 /* False while no event may be taken: the disk is full, or slower than the source. Tries to make the
  * next segment where that is due. */
 PEN_MUST_CHECK bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, pen_error *err);
-/* Puts a message or a keepalive into the spool. Errors: PEN_ERROR_FATAL when the message is not what
- * the protocol allows. */
+/* Puts a message or a keepalive into the spool. Errors: PEN_ERROR_FATAL when the message is not
+ * what the protocol allows. */
 PEN_MUST_CHECK bool pen_spooling_take(pen_spooling *spooling, const pen_event *event,
                                       pen_error *err);
 

@@ -74,3 +74,8 @@ const char *pen_statedir_spool(const pen_statedir *dir)
 {
     return dir->spool;
 }
+
+bool pen_statedir_has_spool(const pen_statedir *dir)
+{
+    return access(dir->spool, F_OK) == 0;
+}

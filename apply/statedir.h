@@ -18,5 +18,7 @@ void pen_statedir_close(pen_statedir *dir); /* NULL is nothing */
 /* Paths of the checkpoint file, and of the directory for spools, borrowed. */
 const char *pen_statedir_checkpoint(const pen_statedir *dir);
 const char *pen_statedir_spool(const pen_statedir *dir);
+/* Whether an earlier run has left that directory. */
+bool pen_statedir_has_spool(const pen_statedir *dir);
 
 #endif

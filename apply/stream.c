@@ -52,6 +52,15 @@ void pen_stream_fail(pen_stream *stream, const pen_error *err)
     pen_stream_stop(stream, PEN_STOP_ABORT, PEN_REASON_FAILED);
 }
 
+void pen_stream_advise(pen_error *err)
+{
+    if (strstr(err->text, "start again") == NULL) {
+        pen_error_advise(err, err->kind == PEN_ERROR_RETRY
+                                  ? "start again to go on, nothing is lost"
+                                  : "start again when that is mended, nothing is lost");
+    }
+}
+
 void pen_stream_worker_done(pen_stream *stream)
 {
     if (pen_countdown_leave(&stream->workers_left)) {

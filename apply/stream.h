@@ -83,6 +83,7 @@ typedef struct pen_stream {
     pen_counter txns_handed;    /* with changes for us */
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
     pen_cell disk_full;         /* 1: nothing is received until the state directory has room */
+    pen_cell spool_start_lsn;   /* what ends at or before it is not in the spool any more */
     pen_cell reader_detached;   /* 1: has let go of its intake, after an abort */
     pen_cell reader_done;
 
@@ -103,7 +104,7 @@ typedef struct pen_stream {
 
     /* main writes */
     PEN_ALIGNED pen_place next_intake; /* pen_intake: for a reader that has none */
-    pen_cell reader_end; /* 1: a reader without an intake ends, in order */
+    pen_cell reader_end;               /* 1: a reader without an intake ends, in order */
 
     /* anybody writes, once */
     PEN_ALIGNED pen_cell stop; /* pen_stop */
@@ -117,7 +118,8 @@ PEN_MUST_CHECK bool pen_stream_create(const pen_options *options, pen_stream **s
                                       pen_error *err);
 void pen_stream_destroy(pen_stream *stream); /* NULL is nothing */
 /* Between two runs, with no thread but maybe the reader, which has no intake: gives back what is
- * left on the way, and makes all fields of the dispatcher, the workers and the progress thread new. */
+ * left on the way, and makes all fields of the dispatcher, the workers and the progress thread new.
+ */
 void pen_stream_reset(pen_stream *stream);
 
 /* For the threads: asks all to drain or abort. The first reason is kept. */
@@ -125,6 +127,8 @@ void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason);
 /* For the threads: keeps the first failure, and aborts. An error of kind PEN_ERROR_NONE says only
  * that the thread was told to stop. */
 void pen_stream_fail(pen_stream *stream, const pen_error *err);
+/* Says behind a final failure what to do next, unless whoever found it knew better. */
+void pen_stream_advise(pen_error *err);
 /* What was asked for so far. */
 pen_stop pen_stream_stopping(const pen_stream *stream);
 

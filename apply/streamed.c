@@ -143,8 +143,7 @@ bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first, pen_er
     }
     if (streamed->count == streamed->capacity) {
         streamed->capacity = streamed->capacity == 0 ? 8 : streamed->capacity * 2;
-        streamed->txns =
-            pen_realloc(streamed->txns, streamed->capacity * sizeof(*streamed->txns));
+        streamed->txns = pen_realloc(streamed->txns, streamed->capacity * sizeof(*streamed->txns));
     }
     streamed->txns[streamed->count++] = (progressing){.xid = xid};
     return true;

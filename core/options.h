@@ -43,7 +43,7 @@ typedef struct pen_options {
     uint64_t batch_rows;
     uint64_t batch_bytes;
     uint64_t batch_transactions;
-    uint64_t memory;  /* bytes */
+    uint64_t memory; /* bytes */
     pen_streaming streaming;
     pen_ack ack;
     char *capture;    /* path, or NULL */

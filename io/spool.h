@@ -58,8 +58,9 @@ const char *pen_spool_method(const pen_spool *spool);
 /* Where the first record is or would be, and where the next one will go. */
 pen_spool_pos pen_spool_first(const pen_spool *spool);
 pen_spool_pos pen_spool_end(const pen_spool *spool);
-/* The header's start_lsn of the first segment. */
+/* The header's start_lsn of the first segment, and of the last. */
 pen_lsn pen_spool_start_lsn(const pen_spool *spool);
+pen_lsn pen_spool_last_start_lsn(const pen_spool *spool);
 /* Bytes of all segments that are there. */
 uint64_t pen_spool_size(const pen_spool *spool);
 
@@ -99,6 +100,10 @@ PEN_MUST_CHECK bool pen_spool_poll(pen_spool *spool, pen_error *err);
 /* Deletes the segments before `segment`, but never the one that is written. A cursor must not stand
  * in them. Errors: PEN_ERROR_FATAL when a file cannot be deleted. */
 PEN_MUST_CHECK bool pen_spool_trim(pen_spool *spool, uint64_t segment, pen_error *err);
+
+/* Right after opening, before anything is appended: cuts off what stands at and behind `at`, a
+ * record of the last segment. Errors: PEN_ERROR_FATAL when the file cannot be cut. */
+PEN_MUST_CHECK bool pen_spool_truncate(pen_spool *spool, pen_spool_pos at, pen_error *err);
 
 typedef struct pen_spool_cursor pen_spool_cursor;
 

@@ -1,6 +1,6 @@
 #include "tools/command.h"
 
-#include "apply/stream.h"
+#include "apply/run.h"
 #include "core/log.h"
 
 /* For programs, what the error is about stands beside its words. */

@@ -1,4 +1,4 @@
-#include "apply/stream.h"
+#include "apply/run.h"
 
 #include "apply/statedir.h"
 
