@@ -1,8 +1,7 @@
 #include "io/checkpoint.h"
 
 #include "core/crc32c.h"
-
-#include <string.h>
+#include "core/le.h"
 
 /* One slot, little-endian; all that is not named is zero and counts in the CRC.
  *
@@ -37,33 +36,17 @@ static const uint8_t magic[8] = {'P', 'E', 'N', 'S', 'T', 'O', 'C', 0xCB};
 
 #define VERSION 1U
 
-static void put_le(uint8_t *at, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++) {
-        at[i] = (uint8_t)(value >> (8 * i));
-    }
-}
-
-static uint64_t get_le(const uint8_t *at, int bytes)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < bytes; i++) {
-        value |= (uint64_t)at[i] << (8 * i);
-    }
-    return value;
-}
-
 static void put_name(uint8_t *image, int at_len, int at_name, const char name[64])
 {
     size_t len = strnlen(name, 64);
     PEN_ASSERT(len < 64);
-    put_le(image + at_len, len, 2);
+    pen_le_put16(image + at_len, (uint16_t)len);
     memcpy(image + at_name, name, len);
 }
 
 static bool get_name(const uint8_t *image, int at_len, int at_name, char name[64])
 {
-    size_t len = (size_t)get_le(image + at_len, 2);
+    size_t len = pen_le_get16(image + at_len);
     if (len >= 64 || memchr(image + at_name, 0, len) != NULL) {
         return false;
     }
@@ -76,15 +59,15 @@ void pen_checkpoint_encode(const pen_checkpoint *cp, uint8_t image[PEN_CHECKPOIN
 {
     memset(image, 0, PEN_CHECKPOINT_SLOT_SIZE);
     memcpy(image + AT_MAGIC, magic, sizeof(magic));
-    put_le(image + AT_VERSION, VERSION, 4);
-    put_le(image + AT_TIMELINE, cp->timeline, 4);
-    put_le(image + AT_GENERATION, cp->generation, 8);
-    put_le(image + AT_SYSTEM_IDENTIFIER, cp->system_identifier, 8);
-    put_le(image + AT_COMMITTED, cp->committed_lsn, 8);
-    put_le(image + AT_DURABLE, cp->durable_lsn, 8);
+    pen_le_put32(image + AT_VERSION, VERSION);
+    pen_le_put32(image + AT_TIMELINE, cp->timeline);
+    pen_le_put64(image + AT_GENERATION, cp->generation);
+    pen_le_put64(image + AT_SYSTEM_IDENTIFIER, cp->system_identifier);
+    pen_le_put64(image + AT_COMMITTED, cp->committed_lsn);
+    pen_le_put64(image + AT_DURABLE, cp->durable_lsn);
     put_name(image, AT_DATABASE_LEN, AT_DATABASE, cp->database);
     put_name(image, AT_SLOT_LEN, AT_SLOT, cp->slot);
-    put_le(image + AT_CRC, pen_crc32c(0, image, AT_CRC), 4);
+    pen_le_put32(image + AT_CRC, pen_crc32c(0, image, AT_CRC));
 }
 
 bool pen_checkpoint_decode(pen_slice image, pen_checkpoint *cp)
@@ -92,16 +75,17 @@ bool pen_checkpoint_decode(pen_slice image, pen_checkpoint *cp)
     const uint8_t *at = image.data;
     /* The CRC before everything else but the size: nothing else is believed without it. */
     if (image.len != PEN_CHECKPOINT_SLOT_SIZE ||
-        get_le(at + AT_CRC, 4) != pen_crc32c(0, at, AT_CRC) ||
-        memcmp(at + AT_MAGIC, magic, sizeof(magic)) != 0 || get_le(at + AT_VERSION, 4) != VERSION) {
+        pen_le_get32(at + AT_CRC) != pen_crc32c(0, at, AT_CRC) ||
+        memcmp(at + AT_MAGIC, magic, sizeof(magic)) != 0 ||
+        pen_le_get32(at + AT_VERSION) != VERSION) {
         return false;
     }
     pen_checkpoint read = {
-        .generation = get_le(at + AT_GENERATION, 8),
-        .system_identifier = get_le(at + AT_SYSTEM_IDENTIFIER, 8),
-        .timeline = (uint32_t)get_le(at + AT_TIMELINE, 4),
-        .committed_lsn = get_le(at + AT_COMMITTED, 8),
-        .durable_lsn = get_le(at + AT_DURABLE, 8),
+        .generation = pen_le_get64(at + AT_GENERATION),
+        .system_identifier = pen_le_get64(at + AT_SYSTEM_IDENTIFIER),
+        .timeline = pen_le_get32(at + AT_TIMELINE),
+        .committed_lsn = pen_le_get64(at + AT_COMMITTED),
+        .durable_lsn = pen_le_get64(at + AT_DURABLE),
     };
     if (!get_name(at, AT_DATABASE_LEN, AT_DATABASE, read.database) ||
         !get_name(at, AT_SLOT_LEN, AT_SLOT, read.slot)) {
