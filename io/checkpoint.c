@@ -1,9 +1,7 @@
 #include "io/checkpoint.h"
 
 #include "core/log.h"
-#include "core/sync.h"
-#include "io/file_writer.h"
-#include "io/uring.h"
+#include "io/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,22 +13,20 @@
 #define SLOTS     2u
 #define FILE_SIZE (SLOTS * PEN_CHECKPOINT_SLOT_SIZE)
 
-/* The writer is one of two: the ring, or the thread where the ring is NULL. */
 struct pen_checkpoint_file {
     char *path;
     int fd;
-    pen_uring *ring;
-    pen_file_writer *thread;
+    pen_disk *disk;
 
     /* What comes next. */
     bool has_next;
     pen_checkpoint next;
 
-    /* What is being written; image and ring_write are the writer's while in_flight. */
+    /* What is being written; image and request are the disk's while in_flight. */
     bool in_flight;
     uint64_t generation; /* of the newest slot, written or in flight; 0: none */
     unsigned next_slot;  /* the older one */
-    pen_uring_write ring_write;
+    pen_disk_request request;
     uint8_t image[PEN_CHECKPOINT_SLOT_SIZE];
 
     uint64_t written; /* generation of the newest slot on disk */
@@ -193,24 +189,6 @@ static bool read_file(pen_checkpoint_file *file, bool *found, pen_checkpoint *ne
     return true;
 }
 
-static bool start_writer(pen_checkpoint_file *file, bool use_uring, pen_error *err)
-{
-    if (use_uring) {
-        pen_uring_result result = pen_uring_create(1, &file->ring, err);
-        if (result != PEN_URING_REFUSED) {
-            return result == PEN_URING_CREATED;
-        }
-        /* Once a process, not once a file: what the kernel refuses it refuses to all of them.
-         * The swap is its own pair, of two that open at once: [REFUSED-1] release by the one that
-         * says it, [REFUSED-1] acquire by the other, which keeps quiet. */
-        static pen_cell said;
-        if (pen_cell_swap(&said, 0, 1)) {
-            pen_log(PEN_LOG_INFO, "%s; a thread writes the checkpoints", err->text);
-        }
-    }
-    return pen_file_writer_start(file->fd, &file->thread, err);
-}
-
 bool pen_checkpoint_open(const char *path, bool use_uring, pen_checkpoint_file **file, bool *found,
                          pen_checkpoint *newest, pen_error *err)
 {
@@ -231,7 +209,7 @@ bool pen_checkpoint_open(const char *path, bool use_uring, pen_checkpoint_file *
         opened->fd = -1;
         goto fail;
     }
-    if (!start_writer(opened, use_uring, err)) {
+    if (!pen_disk_start("checkpoint", 1, use_uring, NULL, &opened->disk, err)) {
         goto fail;
     }
     *file = opened;
@@ -248,9 +226,7 @@ void pen_checkpoint_close(pen_checkpoint_file *file)
     if (file == NULL) {
         return;
     }
-    /* Both wait for the write in flight, which reads file->image. */
-    pen_uring_destroy(file->ring);
-    pen_file_writer_stop(file->thread);
+    pen_disk_stop(file->disk); /* waits for the write in flight, which reads file->image */
     if (file->fd >= 0) {
         close(file->fd);
     }
@@ -280,26 +256,17 @@ static bool take_finished(pen_checkpoint_file *file, bool wait, pen_error *err)
     if (!file->in_flight) {
         return true;
     }
-    int sys_errno;
-    if (file->ring != NULL) {
-        pen_uring_write *done;
-        if (!(wait ? pen_uring_wait(file->ring, &done, err)
-                   : pen_uring_poll(file->ring, &done, err))) {
-            pen_error_context(err, "checkpoint file \"%s\"", file->path);
-            return break_file(file, err);
-        }
-        if (done == NULL) {
-            return true;
-        }
-        sys_errno = done->sys_errno;
-    } else if (wait) {
-        sys_errno = pen_file_writer_wait(file->thread);
-    } else if (!pen_file_writer_poll(file->thread, &sys_errno)) {
+    pen_disk_request *done;
+    if (!(wait ? pen_disk_wait(file->disk, &done, err) : pen_disk_poll(file->disk, &done, err))) {
+        pen_error_context(err, "checkpoint file \"%s\"", file->path);
+        return break_file(file, err);
+    }
+    if (done == NULL) {
         return true;
     }
     file->in_flight = false;
-    if (sys_errno != 0) {
-        pen_error_set_errno(err, PEN_ERROR_FATAL, sys_errno,
+    if (done->sys_errno != 0) {
+        pen_error_set_errno(err, PEN_ERROR_FATAL, done->sys_errno,
                             "cannot write the checkpoint file \"%s\" durably; what is on disk is "
                             "not known any more: see to the disk and start again",
                             file->path);
@@ -322,15 +289,14 @@ static bool start_next(pen_checkpoint_file *file, pen_error *err)
     uint64_t offset = (uint64_t)file->next_slot * PEN_CHECKPOINT_SLOT_SIZE;
     file->next_slot = (file->next_slot + 1) % SLOTS;
     file->in_flight = true;
-    if (file->ring == NULL) {
-        pen_file_writer_begin(file->thread, file->image, sizeof(file->image), offset);
-        return true;
-    }
-    file->ring_write = (pen_uring_write){
-        .fd = file->fd, .data = file->image, .size = sizeof(file->image), .offset = offset};
-    bool queued = pen_uring_queue(file->ring, &file->ring_write);
+    file->request = (pen_disk_request){.op = PEN_DISK_WRITE_DURABLY,
+                                       .fd = file->fd,
+                                       .data = file->image,
+                                       .size = sizeof(file->image),
+                                       .offset = offset};
+    bool queued = pen_disk_queue(file->disk, &file->request);
     PEN_ASSERT(queued);
-    if (!pen_uring_submit(file->ring, err)) {
+    if (!pen_disk_submit(file->disk, err)) {
         pen_error_context(err, "checkpoint file \"%s\"", file->path);
         return break_file(file, err);
     }
@@ -372,5 +338,5 @@ uint64_t pen_checkpoint_written(const pen_checkpoint_file *file)
 
 const char *pen_checkpoint_method(const pen_checkpoint_file *file)
 {
-    return file->ring != NULL ? "io_uring" : "thread";
+    return pen_disk_method(file->disk);
 }

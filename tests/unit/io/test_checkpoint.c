@@ -389,7 +389,7 @@ Test(checkpoint, a_file_that_cannot_be_opened_is_fatal)
 static void skip_without_uring(void)
 {
     pen_uring *ring;
-    if (pen_uring_create(1, &ring, &err) == PEN_URING_REFUSED) {
+    if (pen_uring_create(1, NULL, &ring, &err) == PEN_URING_REFUSED) {
         cr_skip_test("%s", err.text);
     }
     pen_uring_destroy(ring);

@@ -21,7 +21,7 @@ static unsigned delay_us;
 static pen_error err;
 static int fd;
 
-/* What these two read and write is handed over by begin and wait. */
+/* What these two read and write is handed over by queue and wait. */
 ssize_t pwrite(int to, const void *data, size_t size, off_t offset)
 {
     usleep(delay_us);
@@ -55,8 +55,22 @@ static pen_file_writer *start(void)
     cr_assert_geq(fd, 0);
     unlink(name);
     pen_file_writer *writer;
-    cr_assert(pen_file_writer_start(fd, &writer, &err), "%s", err.text);
+    cr_assert(pen_file_writer_start("writer", 4, NULL, &writer, &err), "%s", err.text);
     return writer;
+}
+
+static pen_disk_request begun;
+
+static void begin(pen_file_writer *writer, pen_disk_op op, uint64_t offset)
+{
+    begun = (pen_disk_request){.op = op, .fd = fd, .data = bytes, .size = SIZE, .offset = offset};
+    cr_assert(pen_file_writer_queue(writer, &begun));
+}
+
+static int finish(pen_file_writer *writer)
+{
+    cr_assert_eq(pen_file_writer_wait(writer), &begun);
+    return begun.sys_errno;
 }
 
 static void assert_written(off_t offset)
@@ -73,8 +87,8 @@ Test(file_writer, short_and_interrupted_writes_go_on_and_one_flush_follows)
     pen_file_writer *writer = start();
     most_at_once = 999;
     interrupts = 3;
-    pen_file_writer_begin(writer, bytes, SIZE, 5000);
-    cr_assert_eq(pen_file_writer_wait(writer), 0);
+    begin(writer, PEN_DISK_WRITE_DURABLY, 5000);
+    cr_assert_eq(finish(writer), 0);
     cr_assert_eq(flushes, 1);
     cr_assert_eq(interrupts, 0);
     assert_written(5000);
@@ -88,8 +102,8 @@ Test(file_writer, a_failed_flush_is_told_and_not_repeated)
     for (size_t i = 0; i < PEN_COUNTOF(failures); i++) {
         flushes = 0;
         flush_errno = failures[i];
-        pen_file_writer_begin(writer, bytes, SIZE, 0);
-        cr_assert_eq(pen_file_writer_wait(writer), failures[i]);
+        begin(writer, PEN_DISK_WRITE_DURABLY, 0);
+        cr_assert_eq(finish(writer), failures[i]);
         cr_assert_eq(flushes, 1);
     }
     pen_file_writer_stop(writer);
@@ -99,22 +113,20 @@ Test(file_writer, no_progress_is_an_error)
 {
     pen_file_writer *writer = start();
     most_at_once = 0;
-    pen_file_writer_begin(writer, bytes, SIZE, 0);
-    cr_assert_eq(pen_file_writer_wait(writer), EIO);
+    begin(writer, PEN_DISK_WRITE_DURABLY, 0);
+    cr_assert_eq(finish(writer), EIO);
     cr_assert_eq(flushes, 0);
     pen_file_writer_stop(writer);
 }
 
-Test(file_writer, poll_tells_when_it_has_finished_and_begin_does_not_wait)
+Test(file_writer, poll_tells_when_it_has_finished_and_queue_does_not_wait)
 {
     pen_file_writer *writer = start();
     delay_us = 200000;
-    pen_file_writer_begin(writer, bytes, SIZE, 0);
-    int sys_errno = -1;
-    cr_assert_not(pen_file_writer_poll(writer, &sys_errno), "the disk takes longer than this");
-    cr_assert_eq(pen_file_writer_wait(writer), 0);
-    cr_assert(pen_file_writer_poll(writer, &sys_errno));
-    cr_assert_eq(sys_errno, 0);
+    begin(writer, PEN_DISK_WRITE_DURABLY, 0);
+    cr_assert_null(pen_file_writer_poll(writer), "the disk takes longer than this");
+    cr_assert_eq(finish(writer), 0);
+    cr_assert_null(pen_file_writer_poll(writer), "given back once");
     pen_file_writer_stop(writer);
 }
 
@@ -122,10 +134,66 @@ Test(file_writer, stop_finishes_what_was_begun)
 {
     for (int round = 0; round < 200; round++) {
         pen_file_writer *writer = start();
-        pen_file_writer_begin(writer, bytes, SIZE, 0);
+        begin(writer, PEN_DISK_WRITE_DURABLY, 0);
         pen_file_writer_stop(writer);
         assert_written(0);
         close(fd);
     }
     pen_file_writer_stop(NULL);
+}
+
+Test(file_writer, a_plain_write_is_not_flushed_and_a_sync_writes_nothing)
+{
+    pen_file_writer *writer = start();
+    begin(writer, PEN_DISK_WRITE, 0);
+    cr_assert_eq(finish(writer), 0);
+    cr_assert_eq(flushes, 0);
+    assert_written(0);
+    begin(writer, PEN_DISK_SYNC, 0);
+    begun.size = 0;
+    cr_assert_eq(finish(writer), 0);
+    cr_assert_eq(flushes, 1);
+    cr_assert_eq(begun.written, 0U);
+    pen_file_writer_stop(writer);
+}
+
+Test(file_writer, as_many_as_it_has_entries_come_back_in_order)
+{
+    pen_file_writer *writer = start();
+    pen_disk_request requests[5];
+    for (size_t i = 0; i < 5; i++) {
+        requests[i] = (pen_disk_request){
+            .op = PEN_DISK_WRITE, .fd = fd, .data = bytes, .size = SIZE, .offset = i * SIZE};
+        cr_assert_eq(pen_file_writer_queue(writer, &requests[i]), i < 4, "full is a result");
+    }
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_eq(pen_file_writer_wait(writer), &requests[i]);
+        cr_assert_eq(requests[i].written, (size_t)SIZE);
+        assert_written((off_t)(i * SIZE));
+    }
+    cr_assert(pen_file_writer_queue(writer, &requests[4]), "there is room again");
+    pen_file_writer_stop(writer);
+}
+
+Test(file_writer, it_wakes_whoever_sleeps)
+{
+    pen_parker parker;
+    pen_file_writer *writer;
+    (void)start();
+    cr_assert(pen_parker_init(&parker, &err));
+    cr_assert(pen_file_writer_start("writer", 1, &parker, &writer, &err));
+    for (int round = 0; round < 200; round++) {
+        delay_us = round % 3 == 0 ? 2000 : 0;
+        begin(writer, PEN_DISK_WRITE, 0);
+        for (;;) {
+            pen_parker_prepare(&parker);
+            if (pen_file_writer_poll(writer) != NULL) {
+                pen_parker_cancel(&parker);
+                break;
+            }
+            pen_parker_park(&parker, -1, 0, PEN_PARK_FOREVER);
+        }
+    }
+    pen_file_writer_stop(writer);
+    pen_parker_deinit(&parker);
 }
