@@ -196,6 +196,9 @@ void pen_streamed_forget(pen_streamed *streamed, uint32_t xid)
         *txn = streamed->txns[--streamed->count];
     }
     if (streamed->replayed == xid) {
+        /* A cursor keeps segments from being deleted. */
+        pen_spool_cursor_destroy(streamed->cursor);
+        streamed->cursor = NULL;
         streamed->replayed = 0;
     }
     if (streamed->open == xid) {

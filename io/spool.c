@@ -2,6 +2,7 @@
 
 #include "io/spool_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,6 +118,12 @@ pen_spool_pos pen_spool_end(const pen_spool *spool)
 pen_lsn pen_spool_start_lsn(const pen_spool *spool)
 {
     return spool->segments.count == 0 ? PEN_LSN_NONE : spool->segments.list[0].header.start_lsn;
+}
+
+pen_lsn pen_spool_last_start_lsn(const pen_spool *spool)
+{
+    const pen_spool_segment *last = pen_spool_segments_last(&spool->segments);
+    return last == NULL ? PEN_LSN_NONE : last->header.start_lsn;
 }
 
 uint64_t pen_spool_size(const pen_spool *spool)
@@ -565,6 +572,22 @@ bool pen_spool_begin_segment(pen_spool *spool, pen_lsn start_lsn, bool *made, pe
     spool->fd = fd;
     spool->synced = pen_spool_end(spool);
     pen_spool_cursors_settle(spool);
+    return true;
+}
+
+bool pen_spool_truncate(pen_spool *spool, pen_spool_pos at, pen_error *err)
+{
+    pen_spool_segment *last = pen_spool_segments_last(&spool->segments);
+    PEN_ASSERT(last != NULL && last->header.segment == at.segment && at.offset <= last->size &&
+               at.offset >= PEN_SPOOL_HEADER_SIZE && spool->head == NULL);
+    /* Durable, or after a crash old records could stand behind new ones. */
+    if (ftruncate(spool->fd, (off_t)at.offset) != 0 || fsync(spool->fd) != 0) {
+        return pen_error_set_errno(err, PEN_ERROR_FATAL, errno,
+                                   "cannot cut the spool segment \"%s\"; see to the disk",
+                                   pen_spool_segments_path(&spool->segments, at.segment));
+    }
+    last->size = at.offset;
+    spool->synced = at;
     return true;
 }
 

@@ -115,7 +115,12 @@ class Pair:
                 assert run_.running, f"penstock ended early:\n{run_.stderr[-4000:]}"
             statement = quoting.SQL("SELECT count(*) FROM {}").format(identifier(table))
             return self.on_target(statement)[0][0] >= count
-        wait_until(there, timeout, f"{count} rows in {table}")
+        try:
+            wait_until(there, timeout, f"{count} rows in {table}")
+        except AssertionError as error:
+            if run_ is not None:
+                raise AssertionError(f"{error}; what penstock said last:\n{run_.stderr[-4000:]}") from None
+            raise
 
     def same(self, tables=None, columns=None):
         """Both sides hold the same rows; gives how many those are."""
