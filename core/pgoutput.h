@@ -39,8 +39,9 @@ const char *pen_message_kind_name(pen_message_kind kind);
  * `relation` live on as said above. */
 typedef struct pen_message {
     pen_message_kind kind;
-    uint32_t xid; /* of a message inside a streamed block: the (sub)transaction that made it; 0
-                     outside of one, and for Origin */
+    uint32_t xid; /* inside a streamed block: the (sub)transaction that made the change or needed
+                     the description, but for Message the transaction, also when a subtransaction
+                     wrote it; 0 outside of one, and for Origin */
     union {
         struct {
             pen_lsn
@@ -80,7 +81,7 @@ typedef struct pen_message {
             pen_lsn end_lsn;
             pen_pgtime commit_time;
         } stream_commit;
-        struct {
+        struct { /* from PostgreSQL 18 also of what was never streamed */
             uint32_t xid;
             uint32_t subxid;       /* the same as xid when all of it is gone */
             pen_lsn abort_lsn;     /* these two only where the source was asked for */

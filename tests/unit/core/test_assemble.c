@@ -437,6 +437,31 @@ Test(assemble, rows_outside_a_transaction)
     rig_deinit(&at);
 }
 
+/* What frames streamed transactions is the caller's to handle, and two-phase decoding is never
+ * asked for: neither may be taken for nothing. */
+Test(assemble, streaming_and_two_phase)
+{
+    for (int inside = 0; inside < 2; inside++) {
+        rig at;
+        rig_init(&at);
+        if (inside) {
+            begin(&at, 1);
+        }
+        for (const char *kind = "SEcAbPKrp"; *kind != '\0'; kind++) {
+            const pen_message msg = {.kind = (uint8_t)*kind};
+            pen_txn *txn = NULL;
+            cr_assert_not(pen_assembler_add(&at.assembler, &msg, 10, &txn, &at.err), "%c", *kind);
+            cr_assert_null(txn);
+            cr_assert_eq(at.err.kind, PEN_ERROR_FATAL);
+            cr_assert_not_null(strstr(at.err.text, pen_message_kind_name(msg.kind)));
+        }
+        if (inside) {
+            pen_txn_release(commit(&at, 1));
+        }
+        rig_deinit(&at);
+    }
+}
+
 Test(assemble, begin_inside_a_transaction)
 {
     rig at;

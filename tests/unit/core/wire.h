@@ -129,6 +129,65 @@ static inline void wire_commit(wire *out, uint64_t commit_lsn, uint64_t end_lsn,
     wire_u64(out, (uint64_t)commit_time);
 }
 
+/* Makes the message in `out` one that came inside a streamed block. */
+static inline void wire_add_xid(wire *out, uint32_t xid)
+{
+    wire_u32(out, 0);
+    memmove(out->data + 5, out->data + 1, out->len - 5);
+    for (unsigned i = 0; i < 4; i++) {
+        out->data[1 + i] = (uint8_t)(xid >> (24 - 8 * i));
+    }
+}
+
+static inline void wire_stream_start(wire *out, uint32_t xid, bool first)
+{
+    wire_u8(out, 'S');
+    wire_u32(out, xid);
+    wire_u8(out, first);
+}
+
+static inline void wire_stream_stop(wire *out)
+{
+    wire_u8(out, 'E');
+}
+
+static inline void wire_stream_commit(wire *out, uint32_t xid, uint64_t commit_lsn,
+                                      uint64_t end_lsn, int64_t commit_time)
+{
+    wire_u8(out, 'c');
+    wire_u32(out, xid);
+    wire_u8(out, 0);
+    wire_u64(out, commit_lsn);
+    wire_u64(out, end_lsn);
+    wire_u64(out, (uint64_t)commit_time);
+}
+
+/* Without LSN and time, which streaming 'parallel' puts behind it. */
+static inline void wire_stream_abort(wire *out, uint32_t xid, uint32_t subxid)
+{
+    wire_u8(out, 'A');
+    wire_u32(out, xid);
+    wire_u32(out, subxid);
+}
+
+/* Any of the five of two-phase decoding; `prepare_time` only in Rollback Prepared. */
+static inline void wire_prepared(wire *out, char kind, uint64_t prepare_lsn, uint64_t end_lsn,
+                                 int64_t prepare_time, int64_t time, uint32_t xid, const char *gid)
+{
+    wire_u8(out, (uint8_t)kind);
+    if (kind != 'b') {
+        wire_u8(out, 0);
+    }
+    wire_u64(out, prepare_lsn);
+    wire_u64(out, end_lsn);
+    if (kind == 'r') {
+        wire_u64(out, (uint64_t)prepare_time);
+    }
+    wire_u64(out, (uint64_t)time);
+    wire_u32(out, xid);
+    wire_string(out, gid);
+}
+
 /* A Relation message up to its columns. */
 static inline void wire_relation(wire *out, uint32_t oid, const char *schema, const char *table,
                                  char identity, unsigned columns)

@@ -149,4 +149,64 @@ static inline bool wire_sample(size_t at, wire *out)
     }
 }
 
+/* What a decoder must be told to read a form. */
+typedef struct wire_form {
+    size_t sample; /* that it is made of, or WIRE_SAMPLES and up */
+    bool streamed;
+    bool abort_has_lsn;
+} wire_form;
+
+enum { WIRE_SAMPLES = 17, WIRE_FORMS = 2 * WIRE_SAMPLES + 12 };
+
+/* The messages that frame streamed blocks, and those of two-phase decoding. */
+static inline void wire_frame(size_t at, wire *out, wire_form *form)
+{
+    const char two_phase[] = "bPKrp";
+    switch (at) {
+    case 0:
+    case 1:
+        wire_stream_start(out, 4243, at == 0);
+        return;
+    case 2:
+        wire_stream_stop(out);
+        return;
+    case 3: /* one subtransaction, and all */
+    case 4:
+        wire_stream_abort(out, 4243, at == 3 ? 4245 : 4243);
+        return;
+    case 5: /* streaming 'parallel' */
+        wire_stream_abort(out, 4243, 4245);
+        wire_u64(out, 0x16B374DA00);
+        wire_u64(out, 812345678901235);
+        form->abort_has_lsn = true;
+        return;
+    case 6:
+        wire_stream_commit(out, 4243, 0x16B374DAF0, 0x16B374DB00, 812345678901236);
+        return;
+    default:
+        if (at < 7 + sizeof(two_phase) - 1) {
+            wire_prepared(out, two_phase[at - 7], 0x16B374DB00, 0x16B374DB30, 812345678901236,
+                          812345678901237, 4246, "a gid");
+        }
+    }
+}
+
+/* Each sample, each of them as it comes inside a streamed block, and the messages that are in no
+ * sample: form `at`, of WIRE_FORMS. */
+static inline wire_form wire_form_of(size_t at, wire *out)
+{
+    wire_form form = {.sample = at, .streamed = at >= WIRE_SAMPLES && at < 2 * WIRE_SAMPLES};
+    out->len = 0;
+    if (at < 2 * WIRE_SAMPLES) {
+        form.sample = at % WIRE_SAMPLES;
+        (void)wire_sample(form.sample, out);
+        if (form.streamed && strchr("RYIUDTM", out->data[0]) != NULL) {
+            wire_add_xid(out, 4244);
+        }
+    } else {
+        wire_frame(at - 2 * WIRE_SAMPLES, out, &form);
+    }
+    return form;
+}
+
 #endif
