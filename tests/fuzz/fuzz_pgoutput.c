@@ -123,7 +123,9 @@ static void obey(play *at, uint8_t control)
 static bool decode(play *at, pen_slice bytes, pen_message *msg)
 {
     uint8_t *copy = pen_malloc(bytes.len);
-    memcpy(copy, bytes.data, bytes.len);
+    if (bytes.len > 0) {
+        memcpy(copy, bytes.data, bytes.len);
+    }
     bytes.data = copy;
     pen_error err;
     size_t used = pen_budget_used(&at->budget);

@@ -50,6 +50,7 @@ static inline bool decode_bytes(rig *at, const uint8_t *bytes, size_t len)
     }
     at->err.kind = PEN_ERROR_NONE;
     at->context.arrival++;
+    memset(&at->msg, 0xA5, sizeof(at->msg)); /* so that what is not set shows */
     bool ok =
         pen_pgoutput_decode(at->decoder, (pen_slice){copy, len}, &at->context, &at->msg, &at->err);
     cr_assert(ok == (at->err.kind == PEN_ERROR_NONE));
