@@ -61,7 +61,7 @@ static bool read_arguments(int argc, char **argv, request *wanted, pen_error *er
                                  "unknown flag \"%.80s\": the nearest is %s; \"penstock inspect "
                                  "--help\" lists all",
                                  argv[i], flags[pen_nearest(argv[i], flags, PEN_COUNTOF(flags))]);
-        } else if (wanted->path != NULL) {
+        } else if (wanted->path[0] != '\0') {
             return pen_error_set(err, PEN_ERROR_CONFIG,
                                  "one file at a time: \"%.200s\" is the second; inspect them one "
                                  "after the other",
@@ -70,7 +70,7 @@ static bool read_arguments(int argc, char **argv, request *wanted, pen_error *er
             wanted->path = argv[i];
         }
     }
-    if (wanted->path == NULL || wanted->path[0] == '\0') {
+    if (wanted->path[0] == '\0') {
         return pen_error_set(err, PEN_ERROR_CONFIG,
                              "no file named: penstock inspect FILE, with a checkpoint, a spool "
                              "segment or a captured stream");
@@ -205,7 +205,7 @@ static bool describe_file(request *wanted, pen_error *err)
 
 int pen_command_inspect(int argc, char **argv)
 {
-    request wanted = {0};
+    request wanted = {.path = ""};
     pen_error err;
     if (!read_arguments(argc, argv, &wanted, &err)) {
         return complain(EXIT_USAGE, err.text);

@@ -280,3 +280,58 @@ def test_a_large_record_and_no_permission_to_write(tmp_path):
     assert code == DONE and "(1048576 bytes)" in out and len(out) < 5000
     code, out, _ = inspect_path(path, "--json")
     assert json.loads(out.splitlines()[2])["new"]["name"] == "y" * (1 << 20)
+
+
+def test_what_a_real_source_sends(clusters, inspect):
+    """PostgreSQL's own messages, with a subtransaction that is rolled back and a transaction in blocks."""
+    source = clusters[0]
+    source.sql("CREATE DATABASE inspected")
+    try:
+        def sql(statement, params=None):
+            return source.sql(statement, params, dbname="inspected")
+
+        sql("CREATE TABLE t (id int PRIMARY KEY, name text, data bytea)")
+        sql("CREATE TABLE \"Odd name\" (a numeric, b text)")
+        sql("ALTER TABLE \"Odd name\" REPLICA IDENTITY FULL")
+        sql("CREATE PUBLICATION p FOR ALL TABLES")
+        sql("SELECT pg_create_logical_replication_slot('inspected', 'pgoutput')")
+        sql("INSERT INTO t VALUES (1, 'one', '\\x00ff'), (2, NULL, NULL)")
+        sql("INSERT INTO t SELECT 3, string_agg(md5(i::text), ''), NULL FROM generate_series(1, 1000) i")
+        sql("UPDATE t SET id = 4 WHERE id = 3")
+        sql("INSERT INTO \"Odd name\" VALUES (1.50, 'x')")
+        sql("UPDATE \"Odd name\" SET b = 'y'")
+        sql("DELETE FROM t WHERE id = 1")
+        sql("SELECT pg_logical_emit_message(true, 'mark', 'here')")
+        sql("TRUNCATE t, \"Odd name\" CASCADE")
+        sql("DO $$ BEGIN INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i;"
+            " BEGIN INSERT INTO t SELECT i, repeat('y', 100) FROM generate_series(3001, 5000) i; RAISE 'undo';"
+            " EXCEPTION WHEN OTHERS THEN NULL; END;"
+            " INSERT INTO t VALUES (6000, 'last'); END $$")
+        connection = source.connect("inspected")
+        with connection.cursor() as cursor:
+            cursor.execute("SET logical_decoding_work_mem = '64kB'")
+            cursor.execute("SELECT lsn - '0/0', data FROM pg_logical_slot_get_binary_changes('inspected', NULL, NULL,"
+                           " 'proto_version', '2', 'publication_names', 'p', 'streaming', 'on', 'messages', 'true')")
+            rows = cursor.fetchall()
+        connection.close()
+    finally:
+        source.sql("SELECT pg_drop_replication_slot('inspected')")
+        source.sql("DROP DATABASE inspected")
+    spool = Spool(protocol=2)
+    for lsn, data in rows:
+        spool.add(bytes(data), lsn=int(lsn))
+    code, out, err = inspect(spool.bytes)
+    assert (code, err) == (DONE, "")
+    assert "cannot be decoded" not in out
+    for words in ("Insert  public.t (id=1, name='one', data='\\\\x00ff')", "Insert  public.t (id=2, name=NULL, data=NULL)",
+                  "Update  public.t key (id=3) becomes (id=4, name=", "(32000 bytes)",
+                  "Update  public.\"Odd name\" old row (a=1.50, b='x') becomes (a=1.50, b='y')",
+                  "Delete  public.t key (id=1)", "prefix 'mark', 4 bytes: 'here'",
+                  "Truncate  public.t, public.\"Odd name\", cascade", "Stream Start  transaction", "Stream Commit",
+                  "Stream Abort  subtransaction", ": public.t (id=6000, name='last', data=NULL)"):
+        assert words in out, words
+    code, out, _ = inspect(spool.bytes, "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert len(events) == len(rows) + 2
+    assert events[-1]["undecoded"] == 0 and events[-1]["rolled_back"] == 0
+    assert len({e["xid"] for e in events if "xid" in e}) >= 2

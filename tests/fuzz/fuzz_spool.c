@@ -76,8 +76,8 @@ static void check_text(const char *text, size_t len)
     }
 }
 
-static void describe(pen_describer *describer, FILE *out, char **text, size_t *len, uint64_t offset,
-                     const pen_spool_record *record)
+static void describe(pen_describer *describer, FILE *out, char **text, const size_t *len,
+                     uint64_t offset, const pen_spool_record *record)
 {
     rewind(out);
     pen_describe_record(describer, offset, record);

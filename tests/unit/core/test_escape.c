@@ -1,18 +1,20 @@
 #include "core/escape.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 /* All of `bytes`, character by character. */
 static const char *escape(pen_escape_style style, const char *bytes, size_t len)
 {
     static char all[256];
     pen_slice left = {(const uint8_t *)bytes, len};
+    size_t used = 0;
     all[0] = '\0';
     while (left.len > 0) {
         char one[PEN_ESCAPE_SIZE];
         size_t taken = pen_escape_next(style, left, one);
         cr_assert(taken >= 1 && taken <= left.len);
-        strcat(all, one);
+        used += (size_t)snprintf(all + used, sizeof(all) - used, "%s", one);
         left = (pen_slice){left.data + taken, left.len - taken};
     }
     return all;
