@@ -1,5 +1,6 @@
 #include "core/log.h"
 
+#include "core/escape.h"
 #include "core/thread.h"
 
 #include <errno.h>
@@ -24,12 +25,6 @@
 /* Made by main before other threads start, read-only after that. */
 static pen_log_format log_format = PEN_LOG_TEXT;
 static pen_log_level log_level = PEN_LOG_INFO;
-
-typedef enum escape_style {
-    ESCAPE_TEXT,   /* the message of a text line */
-    ESCAPE_QUOTED, /* inside double quotes, on a text line */
-    ESCAPE_JSON
-} escape_style;
 
 typedef struct line_buffer {
     char *text;
@@ -59,79 +54,11 @@ static void put_text(line_buffer *line, const char *text)
     put(line, text, strlen(text));
 }
 
-/* Reads one character of UTF-8 (RFC 3629: no overlong forms, no surrogates, up to U+10FFFF) from
- * the NUL-terminated `text`. Returns its length in bytes, 0 when there is none. */
-static size_t read_utf8(const char *text, uint32_t *code)
-{
-    const unsigned char *byte = (const unsigned char *)text;
-    uint32_t least;
-    size_t len;
-    if (byte[0] < 0x80) {
-        *code = byte[0];
-        return 1;
-    } else if ((byte[0] & 0xe0) == 0xc0) {
-        len = 2;
-        least = 0x80;
-        *code = byte[0] & 0x1f;
-    } else if ((byte[0] & 0xf0) == 0xe0) {
-        len = 3;
-        least = 0x800;
-        *code = byte[0] & 0x0f;
-    } else if ((byte[0] & 0xf8) == 0xf0) {
-        len = 4;
-        least = 0x10000;
-        *code = byte[0] & 0x07;
-    } else {
-        return 0;
-    }
-    for (size_t i = 1; i < len; i++) {
-        /* The closing NUL is no continuation byte, so this never reads behind it. */
-        if ((byte[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-        *code = *code << 6 | (byte[i] & 0x3f);
-    }
-    bool surrogate = *code >= 0xd800 && *code <= 0xdfff;
-    return *code < least || *code > 0x10ffff || surrogate ? 0 : len;
-}
-
-/* What a terminal acts on, or a program that splits text into lines would split at. */
-static bool is_unprintable(uint32_t code)
-{
-    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029;
-}
-
-/* Adds one character, escaped where `style` asks for it; returns how many bytes of `text` it was.
- */
-static size_t put_character(line_buffer *line, escape_style style, const char *text)
-{
-    uint32_t code;
-    char escaped[8];
-    size_t len = read_utf8(text, &code);
-    if (len == 0) {
-        /* JSON is UTF-8 and has no way to write a byte; a text line shows which one it was. */
-        snprintf(escaped, sizeof(escaped), style == ESCAPE_JSON ? "\\ufffd" : "\\x%02x",
-                 (unsigned)(unsigned char)*text);
-        put_text(line, escaped);
-        return 1;
-    }
-    if (code == '\n' || code == '\r' || code == '\t') {
-        put_text(line, code == '\n' ? "\\n" : code == '\r' ? "\\r" : "\\t");
-    } else if (is_unprintable(code)) {
-        snprintf(escaped, sizeof(escaped), "\\u%04x", (unsigned)code & 0xffffU);
-        put_text(line, escaped);
-    } else if ((code == '"' || code == '\\') && style != ESCAPE_TEXT) {
-        char pair[2] = {'\\', (char)code};
-        put(line, pair, sizeof(pair));
-    } else {
-        put(line, text, len);
-    }
-    return len;
-}
-
 /* Adds `text` up to `limit` bytes of the line; when it does not fit, its end is a mark. */
-static void put_escaped(line_buffer *line, escape_style style, const char *text, size_t limit)
+static void put_escaped(line_buffer *line, pen_escape_style style, const char *text, size_t limit)
 {
+    char escaped[PEN_ESCAPE_SIZE];
+    pen_slice left = pen_slice_of(text);
     size_t whole = line->limit;
     size_t mark = strlen(CUT_MARK);
     if (limit > whole) {
@@ -142,8 +69,10 @@ static void put_escaped(line_buffer *line, escape_style style, const char *text,
         return;
     }
     line->limit = limit - mark;
-    while (*text != '\0' && !line->full) {
-        text += put_character(line, style, text);
+    while (left.len > 0 && !line->full) {
+        size_t taken = pen_escape_next(style, left, escaped);
+        left = (pen_slice){left.data + taken, left.len - taken};
+        put_text(line, escaped);
     }
     bool cut = line->full;
     line->limit = whole;
@@ -179,10 +108,10 @@ static void put_value(line_buffer *line, const pen_log_field *field)
             put_text(line, json ? "null" : "");
         } else if (json || needs_quotes(field->text)) {
             put_text(line, "\"");
-            put_escaped(line, json ? ESCAPE_JSON : ESCAPE_QUOTED, field->text, limit);
+            put_escaped(line, json ? PEN_ESCAPE_JSON : PEN_ESCAPE_QUOTED, field->text, limit);
             put_text(line, "\"");
         } else {
-            put_escaped(line, ESCAPE_TEXT, field->text, limit);
+            put_escaped(line, PEN_ESCAPE_TEXT, field->text, limit);
         }
         return;
     }
@@ -195,7 +124,7 @@ static void put_fields(line_buffer *line, const pen_log_field *fields, size_t fi
     for (size_t i = 0; i < field_count; i++) {
         size_t before = line->len;
         put_text(line, json ? ",\"" : " ");
-        put_escaped(line, json ? ESCAPE_JSON : ESCAPE_QUOTED, fields[i].name, SIZE_MAX);
+        put_escaped(line, json ? PEN_ESCAPE_JSON : PEN_ESCAPE_QUOTED, fields[i].name, SIZE_MAX);
         put_text(line, json ? "\":" : "=");
         put_value(line, &fields[i]);
         if (line->full) {
@@ -221,7 +150,7 @@ static void put_opening(line_buffer *line, pen_log_level level)
              json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"thread\":\"" : "%s.%03ldZ %s [",
              date, now.tv_nsec / 1000000, json ? words[level] : padded[level]);
     put_text(line, text);
-    put_escaped(line, json ? ESCAPE_JSON : ESCAPE_TEXT, pen_thread_name(), SIZE_MAX);
+    put_escaped(line, json ? PEN_ESCAPE_JSON : PEN_ESCAPE_TEXT, pen_thread_name(), SIZE_MAX);
     put_text(line, json ? "\",\"message\":\"" : "] ");
 }
 
@@ -262,7 +191,7 @@ void pen_log_fields(pen_log_level level, const char *message, const pen_log_fiel
     char text[LINE_SIZE];
     line_buffer line = {.text = text, .limit = sizeof(text)};
     put_opening(&line, level);
-    put_escaped(&line, json ? ESCAPE_JSON : ESCAPE_TEXT, message,
+    put_escaped(&line, json ? PEN_ESCAPE_JSON : PEN_ESCAPE_TEXT, message,
                 line.limit - tail.len - strlen(closing));
     put(&line, tail.text, tail.len);
     put_text(&line, closing);

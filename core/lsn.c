@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#define UNIX_TO_PG_S ((int64_t)946684800) /* 1970-01-01 to 2000-01-01 */
+
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9') {
@@ -51,8 +53,23 @@ char *pen_lsn_format(pen_lsn lsn, char text[PEN_LSN_TEXT_SIZE])
 
 pen_pgtime pen_pgtime_now(void)
 {
-    const int64_t unix_to_pg_s = 946684800; /* 1970-01-01 to 2000-01-01 */
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return ((int64_t)now.tv_sec - unix_to_pg_s) * 1000000 + now.tv_nsec / 1000;
+    return ((int64_t)now.tv_sec - UNIX_TO_PG_S) * 1000000 + now.tv_nsec / 1000;
+}
+
+char *pen_pgtime_format(pen_pgtime time, char text[PEN_PGTIME_TEXT_SIZE])
+{
+    int64_t seconds = time / 1000000;
+    int64_t micros = time % 1000000;
+    if (micros < 0) {
+        micros += 1000000;
+        seconds--;
+    }
+    time_t when = (time_t)(seconds + UNIX_TO_PG_S);
+    struct tm utc;
+    gmtime_r(&when, &utc); /* cannot fail: 64-bit microseconds are less than 600,000 years */
+    snprintf(text, PEN_PGTIME_TEXT_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.tm_year + 1900,
+             utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, (int)micros);
+    return text;
 }

@@ -31,4 +31,10 @@ typedef int64_t pen_pgtime;
 /* This machine's clock in the protocol's form. */
 pen_pgtime pen_pgtime_now(void);
 
+#define PEN_PGTIME_TEXT_SIZE 80 /* any number fits, and gcc can see that */
+
+/* Writes `time` as "2026-01-31T12:00:00.123456Z" into `text`, and returns `text`. Any number is a
+ * time; years may have more digits, or a sign. */
+char *pen_pgtime_format(pen_pgtime time, char text[PEN_PGTIME_TEXT_SIZE]);
+
 #endif

@@ -95,10 +95,15 @@ void pen_spool_header_encode(const pen_spool_header *header, uint8_t image[PEN_S
     pen_le_put32(image + AT_HEADER_CRC, pen_crc32c(0, image, AT_HEADER_CRC));
 }
 
+bool pen_spool_begins(pen_slice start)
+{
+    return start.len >= sizeof(magic) && memcmp(start.data + AT_MAGIC, magic, sizeof(magic)) == 0;
+}
+
 bool pen_spool_header_decode(pen_slice image, pen_spool_header *header, pen_error *err)
 {
     const uint8_t *at = image.data;
-    if (image.len < sizeof(magic) || memcmp(at + AT_MAGIC, magic, sizeof(magic)) != 0) {
+    if (!pen_spool_begins(image)) {
         return pen_error_set(err, PEN_ERROR_FATAL,
                              "not a spool segment or a captured stream: it does not begin as one");
     }

@@ -58,6 +58,9 @@ size_t pen_spool_record_size(size_t len);
 /* The largest payload that a record may say it has. */
 #define PEN_SPOOL_PAYLOAD_MAX ((size_t)(1u << 30) + (1u << 20))
 
+/* True when `start`, the beginning of a file, is that of this format, however damaged the rest. */
+bool pen_spool_begins(pen_slice start);
+
 void pen_spool_header_encode(const pen_spool_header *header, uint8_t image[PEN_SPOOL_HEADER_SIZE]);
 /* False, with *err saying what is wrong (PEN_ERROR_FATAL), when `image` is not a header of this
  * format: magic, version, kind, length of names, CRC. `image` may be any bytes at all. */

@@ -32,6 +32,9 @@ void pen_checkpoint_encode(const pen_checkpoint *cp, uint8_t image[PEN_CHECKPOIN
  * left alone). `image` may be any bytes at all. */
 PEN_MUST_CHECK bool pen_checkpoint_decode(pen_slice image, pen_checkpoint *cp);
 
+/* True when `image` begins as a slot, however damaged the rest. */
+bool pen_checkpoint_begins(pen_slice image);
+
 typedef struct pen_checkpoint_file pen_checkpoint_file;
 
 /* Opens or creates the file at `path` (mode 0600; a new one is made durable with its directory

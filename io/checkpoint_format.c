@@ -70,6 +70,11 @@ void pen_checkpoint_encode(const pen_checkpoint *cp, uint8_t image[PEN_CHECKPOIN
     pen_le_put32(image + AT_CRC, pen_crc32c(0, image, AT_CRC));
 }
 
+bool pen_checkpoint_begins(pen_slice image)
+{
+    return image.len >= sizeof(magic) && memcmp(image.data + AT_MAGIC, magic, sizeof(magic)) == 0;
+}
+
 bool pen_checkpoint_decode(pen_slice image, pen_checkpoint *cp)
 {
     const uint8_t *at = image.data;

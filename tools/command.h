@@ -7,6 +7,8 @@
 
 #include "core/base.h"
 
+#include <stdio.h>
+
 /* Each gets the arguments behind the command's name: argv[0] is the first flag, as
  * pen_options_parse takes them. argv belongs to the process, so passwords in it can be
  * overwritten. --help never comes here, since main answers it for all commands alike.
@@ -16,5 +18,9 @@
 
 /* The change stream alone, into tables that are there already. */
 int pen_command_stream(int argc, char **argv);
+
+/* Prints what stands in one file; needs no server. Reads no environment and no config file. */
+int pen_command_inspect(int argc, char **argv);
+void pen_inspect_help(FILE *out);
 
 #endif

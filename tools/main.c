@@ -14,12 +14,16 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 typedef struct command {
     const char *name;
     const char *summary;
+    const char *arguments;   /* as the usage shows them */
+    void (*help)(FILE *out); /* describes its flags */
     int (*run)(int argc, char **argv);
 } command;
 
 static const command commands[] = {
-    {"stream", "apply the source's changes to tables that are in the target already",
-     pen_command_stream},
+    {"stream", "apply the source's changes to tables that are in the target already", "[FLAGS]",
+     pen_options_help, pen_command_stream},
+    {"inspect", "print a checkpoint, a spool segment or a captured stream in words",
+     "FILE [--summary] [--json]", pen_inspect_help, pen_command_inspect},
 };
 
 static const command *find_command(const char *name)
@@ -60,8 +64,9 @@ static int print_help(void)
 
 static int print_command_help(const command *cmd)
 {
-    printf("usage: penstock %s [FLAGS]\n\n%s: %s\n\nflags:\n", cmd->name, cmd->name, cmd->summary);
-    pen_options_help(stdout);
+    printf("usage: penstock %s %s\n\n%s: %s\n\nflags:\n", cmd->name, cmd->arguments, cmd->name,
+           cmd->summary);
+    cmd->help(stdout);
     return finish_output();
 }
 

@@ -76,3 +76,22 @@ Test(lsn, pgtime_counts_from_2000)
     cr_assert_geq(now / 1000000, before_s - epoch_s);
     cr_assert_leq(now / 1000000, after_s - epoch_s + 1);
 }
+
+Test(lsn, pgtime_as_text)
+{
+    static const struct {
+        pen_pgtime time;
+        const char *text;
+    } known[] = {
+        {0, "2000-01-01T00:00:00.000000Z"},
+        {-1, "1999-12-31T23:59:59.999999Z"},
+        {-1000000, "1999-12-31T23:59:59.000000Z"},
+        {823219200123456, "2026-02-01T00:00:00.123456Z"},
+        {INT64_MAX, "294277-01-09T04:00:54.775807Z"},
+        {INT64_MIN, "-290278-12-22T19:59:05.224192Z"},
+    };
+    for (size_t i = 0; i < PEN_COUNTOF(known); i++) {
+        char text[PEN_PGTIME_TEXT_SIZE];
+        cr_assert_str_eq(pen_pgtime_format(known[i].time, text), known[i].text);
+    }
+}
