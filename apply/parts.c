@@ -181,7 +181,7 @@ static pen_spool_header describe_stream(const pen_run *run, const pen_replicatio
 static bool open_spool(pen_run *run, const pen_spool_header *header, bool durable,
                        pen_spool **spool, bool *found, pen_error *err)
 {
-    const pen_spool_options options = {
+    pen_spool_options options = {
         .dir = pen_statedir_spool(run->statedir),
         .name = durable ? "stream" : "streamed",
         .header = *header,
@@ -192,6 +192,7 @@ static bool open_spool(pen_run *run, const pen_spool_header *header, bool durabl
         .buffer_count = SPOOL_BUFFERS,
         .parker = &run->stream->reader_parker,
     };
+    options.header.kind = durable ? PEN_SPOOL_STREAM : PEN_SPOOL_STREAMED;
     return pen_spool_open(&options, spool, found, err);
 }
 
@@ -215,7 +216,7 @@ static bool open_stream_spool(pen_run *run, pen_reader_parts *parts, const pen_s
         return false;
     }
     resume->spool_start_lsn = pen_spool_start_lsn(parts->spool);
-    resume->spool_end_lsn = pen_spooling_end_lsn(parts->spooling);
+    resume->spool_end_lsn = pen_spooling_changes_end_lsn(parts->spooling);
     resume->spool_received_lsn = pen_spooling_received(parts->spooling);
     return true;
 }

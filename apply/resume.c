@@ -366,14 +366,17 @@ static bool record_stream(pen_pgconn *target, const pen_options *options, const 
 static bool check_spool(const pen_resume *resume, const pen_options *options,
                         const slot_state *slot, const progress_state *progress, pen_error *err)
 {
-    if (resume->spool_start_lsn > progress->end_lsn) {
+    /* The latter counts transactions without changes for us. */
+    pen_lsn has =
+        progress->end_lsn > progress->reported_lsn ? progress->end_lsn : progress->reported_lsn;
+    if (resume->spool_start_lsn > has) {
         return pen_error_set(
             err, PEN_ERROR_FATAL,
             "the spool in %s begins at " PEN_LSN_FMT
             ", but this target has the changes only up to " PEN_LSN_FMT
             ": the target was put back to an older state. The changes in between cannot be had any "
             "more: copy the data again and begin a new stream under another --name",
-            options->dir, PEN_LSN_ARGS(resume->spool_start_lsn), PEN_LSN_ARGS(progress->end_lsn));
+            options->dir, PEN_LSN_ARGS(resume->spool_start_lsn), PEN_LSN_ARGS(has));
     }
     if (resume->spool_received_lsn < slot->confirmed_lsn) {
         return pen_error_set(
@@ -385,13 +388,13 @@ static bool check_spool(const pen_resume *resume, const pen_options *options,
             options->slot, PEN_LSN_ARGS(slot->confirmed_lsn), options->dir,
             PEN_LSN_ARGS(resume->spool_received_lsn));
     }
-    if (options->ack != PEN_ACK_SPOOLED && resume->spool_end_lsn > progress->end_lsn) {
+    if (options->ack != PEN_ACK_SPOOLED && resume->spool_end_lsn > has) {
         return pen_error_set(
             err, PEN_ERROR_CONFIG,
             "the spool in %s holds changes up to " PEN_LSN_FMT
             " that the source may have forgotten, and the target has them only up to " PEN_LSN_FMT
             "; run with --ack spooled and --stop-when-caught-up first",
-            options->dir, PEN_LSN_ARGS(resume->spool_end_lsn), PEN_LSN_ARGS(progress->end_lsn));
+            options->dir, PEN_LSN_ARGS(resume->spool_end_lsn), PEN_LSN_ARGS(has));
     }
     return true;
 }

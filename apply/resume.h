@@ -22,7 +22,7 @@ typedef struct pen_resume {
     bool receiving;         /* set by the caller: it is we who read the slot now */
     bool spool_found; /* set by the caller, and the next three: the state directory has a spool */
     pen_lsn spool_start_lsn;    /* what ends at or before it is not in the spool */
-    pen_lsn spool_end_lsn;      /* of its newest whole transaction */
+    pen_lsn spool_end_lsn;      /* its transactions with changes end at or before it */
     pen_lsn spool_received_lsn; /* everything up to there is in it, or was before it */
     char run_id[24];       /* random: what tells this run's sessions from those of an earlier one */
     bool replica_role;     /* the target lets us set session_replication_role */

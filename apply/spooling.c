@@ -22,8 +22,10 @@ struct pen_spooling {
     bool in_txn;
     uint32_t in_block; /* xid, 0 outside of a block */
     uint64_t arrival;
-    pen_lsn end_lsn;  /* of the newest transaction that is whole */
-    pen_lsn received; /* the newest mark */
+    bool has_changes;        /* the open transaction */
+    pen_lsn end_lsn;         /* of the newest transaction that is whole */
+    pen_lsn changes_end_lsn; /* of the newest one with changes */
+    pen_lsn received;        /* the newest mark */
     pending_relation *pending;
     size_t pending_count;
     size_t pending_capacity;
@@ -73,9 +75,9 @@ pen_lsn pen_spooling_received(const pen_spooling *spooling)
     return spooling->received;
 }
 
-pen_lsn pen_spooling_end_lsn(const pen_spooling *spooling)
+pen_lsn pen_spooling_changes_end_lsn(const pen_spooling *spooling)
 {
-    return spooling->end_lsn;
+    return spooling->changes_end_lsn;
 }
 
 static bool at_boundary(const pen_spooling *spooling)
@@ -119,8 +121,11 @@ static bool commit_pending(pen_spooling *spooling, uint32_t xid, pen_error *err)
     return ok;
 }
 
-static void note_end(pen_spooling *spooling, pen_lsn end_lsn)
+static void note_end(pen_spooling *spooling, pen_lsn end_lsn, bool has_changes)
 {
+    if (has_changes && end_lsn > spooling->changes_end_lsn) {
+        spooling->changes_end_lsn = end_lsn;
+    }
     if (end_lsn > spooling->end_lsn) {
         spooling->end_lsn = end_lsn;
     }
@@ -153,6 +158,7 @@ static bool follow(pen_spooling *spooling, pen_slice bytes, pen_error *err)
     switch (bytes.data[0]) {
     case PEN_MESSAGE_BEGIN:
         spooling->in_txn = true;
+        spooling->has_changes = false;
         return true;
     case PEN_MESSAGE_COMMIT:
     case PEN_MESSAGE_RELATION:
@@ -160,6 +166,12 @@ static bool follow(pen_spooling *spooling, pen_slice bytes, pen_error *err)
     case PEN_MESSAGE_STREAM_COMMIT:
     case PEN_MESSAGE_STREAM_ABORT:
         break;
+    case PEN_MESSAGE_INSERT:
+    case PEN_MESSAGE_UPDATE:
+    case PEN_MESSAGE_DELETE:
+    case PEN_MESSAGE_TRUNCATE:
+        spooling->has_changes = true;
+        return true;
     default:
         return true; /* what it holds is looked at when it is applied */
     }
@@ -172,13 +184,13 @@ static bool follow(pen_spooling *spooling, pen_slice bytes, pen_error *err)
     switch (msg.kind) {
     case PEN_MESSAGE_COMMIT:
         spooling->in_txn = false;
-        note_end(spooling, msg.commit.end_lsn);
+        note_end(spooling, msg.commit.end_lsn, spooling->has_changes);
         return true;
     case PEN_MESSAGE_STREAM_START:
         spooling->in_block = msg.stream_start.xid;
         return true;
     case PEN_MESSAGE_STREAM_COMMIT:
-        note_end(spooling, msg.stream_commit.end_lsn);
+        note_end(spooling, msg.stream_commit.end_lsn, true);
         return commit_pending(spooling, msg.stream_commit.xid, err);
     case PEN_MESSAGE_STREAM_ABORT:
         if (msg.stream_abort.xid == msg.stream_abort.subxid) {
@@ -295,6 +307,9 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
     pen_spool_cursor *cursor = pen_spool_cursor_create(spool, boundary);
     pen_lsn start_lsn = pen_spool_last_start_lsn(spool);
     pen_spooling_begin(spooling, start_lsn);
+    /* What the segments before it hold is not looked at: they may hold changes. */
+    spooling->changes_end_lsn =
+        pen_spool_first(spool).segment < end.segment ? start_lsn : PEN_LSN_NONE;
     bool ok = follow_segment(spooling, cursor, &boundary, err);
     pen_spool_cursor_destroy(cursor);
     if (!ok) {

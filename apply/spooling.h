@@ -30,8 +30,8 @@ PEN_MUST_CHECK bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
 
 /* Everything up to there need not be sent again: where the next connection begins. */
 pen_lsn pen_spooling_received(const pen_spooling *spooling);
-/* End of the newest transaction that is whole. */
-pen_lsn pen_spooling_end_lsn(const pen_spooling *spooling);
+/* After recovery: every transaction with changes ends at or before it. */
+pen_lsn pen_spooling_changes_end_lsn(const pen_spooling *spooling);
 
 /* False while no event may be taken: the disk is full, or slower than the source. Tries to make the
  * next segment where that is due. */
