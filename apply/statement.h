@@ -21,6 +21,8 @@ typedef struct pen_statement {
     /* parameter i is the value of column param_columns[i] of the old or new tuple */
     uint16_t *param_columns;
     bool *param_old;
+    /* types (OIDs) to prepare it with; 0: the server infers it, as for values that come as text */
+    uint32_t *param_types;
 } pen_statement;
 
 typedef struct pen_statements pen_statements;

@@ -150,6 +150,7 @@ static void stream_destroy(pen_stream *stream)
     pen_parker_deinit(&stream->dispatcher_parker);
     pen_parker_deinit(&stream->progress_parker);
     pthread_mutex_destroy(&stream->failure_lock);
+    pen_format_deinit(&stream->format);
     free(stream->workers);
     free(stream);
 }
@@ -328,7 +329,8 @@ static bool prepare(pen_run *run, pen_error *err)
         !pen_session_plan_freely(control, err) ||
         !open_replication(run, pen_pgconn_parameter(control, "server_encoding"), &rep, err) ||
         !open_checkpoint(run, &file, err) ||
-        !pen_resume_prepare(&stream->resume, options, run->source, control, err)) {
+        !pen_resume_prepare(&stream->resume, options, run->source, control, err) ||
+        !pen_format_decide(&stream->format, options, run->source, control, err)) {
         goto fail;
     }
     pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);
@@ -341,7 +343,7 @@ static bool prepare(pen_run *run, pen_error *err)
     }
     if (!open_target(stream, "catalog", false, &catalog, err) ||
         !pen_session_plan_freely(catalog, err) || !start_workers(run, err) || !find_end(run, err) ||
-        !pen_replication_start(rep, stream->resume.start_lsn, err)) {
+        !pen_replication_start(rep, stream->resume.start_lsn, stream->format.binary, err)) {
         goto fail;
     }
     if (stream->resume.replica_role) {

@@ -16,6 +16,12 @@ typedef enum pen_progress_style {
     PEN_PROGRESS_NONE
 } pen_progress_style;
 
+typedef enum pen_format_choice {
+    PEN_FORMAT_AUTO,
+    PEN_FORMAT_BINARY,
+    PEN_FORMAT_TEXT
+} pen_format_choice;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -39,7 +45,8 @@ typedef struct pen_options {
     uint64_t batch_rows;
     uint64_t batch_bytes;
     uint64_t batch_transactions;
-    uint64_t memory;  /* bytes */
+    uint64_t memory; /* bytes */
+    pen_format_choice format;
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;
     pen_progress_style progress;

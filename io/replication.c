@@ -97,7 +97,7 @@ static char *quote_with(const char *text, char quote)
     return quoted;
 }
 
-bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err)
+bool pen_replication_start(pen_replication *rep, pen_lsn start, bool binary, pen_error *err)
 {
     char *slot = quote_with(rep->slot, '"');
     char *name = quote_with(rep->publication, '"');
@@ -105,8 +105,8 @@ bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err)
     char command[512];
     snprintf(command, sizeof(command),
              "START_REPLICATION SLOT %s LOGICAL " PEN_LSN_FMT
-             " (proto_version '1', publication_names %s, messages 'true')",
-             slot, PEN_LSN_ARGS(start), names);
+             " (proto_version '1', publication_names %s, messages 'true'%s)",
+             slot, PEN_LSN_ARGS(start), names, binary ? ", binary 'true'" : "");
     free(slot);
     free(name);
     free(names);
