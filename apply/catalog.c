@@ -213,9 +213,8 @@ static bool set_binary_type(pen_target *target, int column, const pen_format *fo
            pen_error_set(
                err, PEN_ERROR_FATAL,
                "the stream comes in binary, and column \"%s\" of %s.%s, of type %s on the "
-               "target, must come as text; start again with --format auto, which then "
-               "chooses text, or with --format text should it stop here again; nothing "
-               "is lost",
+               "target, must come as text; start again with --format auto, which "
+               "decides anew, or with --format text should it stop here again; nothing is lost",
                (const char *)rel->columns[column].name.data, (const char *)rel->schema.data,
                (const char *)rel->table.data, pen_pgresult_named(res, row, "type_name"));
 }

@@ -150,7 +150,8 @@ bool pen_format_decide(pen_format *format, const pen_options *options, pen_pgcon
                        pen_pgconn *target, pen_error *err)
 {
     char *obstacle = NULL;
-    memset(format, 0, sizeof(*format));
+    pen_format_deinit(format);
+    format->binary = false;
     format->intervals =
         pen_pgconn_server_version(source) < 170000 || pen_pgconn_server_version(target) >= 170000;
     if (options->format == PEN_FORMAT_TEXT) {

@@ -28,8 +28,8 @@ typedef struct pen_format {
 
 /* Compares the types of all published columns and logs what comes of it, once. `source` and
  * `target` are ordinary sessions that speak the same encoding. Errors: PEN_ERROR_CONFIG when
- * --format binary is asked for and a column does not allow it, which is named. *format needs
- * pen_format_deinit, also after an error. */
+ * --format binary is asked for and a column does not allow it, which is named. *format is all zero
+ * or an earlier decision, and needs pen_format_deinit, also after an error. */
 PEN_MUST_CHECK bool pen_format_decide(pen_format *format, const pen_options *options,
                                       pen_pgconn *source, pen_pgconn *target, pen_error *err);
 void pen_format_deinit(pen_format *format);

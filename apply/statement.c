@@ -454,6 +454,14 @@ bool pen_statement_bind(const pen_statement *statement, const pen_change *chg, c
                 (const char *)chg->rel->columns[statement->param_columns[i]].name.data,
                 (const char *)chg->rel->schema.data, (const char *)chg->rel->table.data);
         }
+        if (value->kind == PEN_VALUE_BINARY && statement->param_types[i] == 0) {
+            /* The target would take the bytes for whatever type it infers. */
+            return pen_error_set(
+                err, PEN_ERROR_FATAL,
+                "the source sent column \"%s\" of %s.%s in binary although text was asked for",
+                (const char *)chg->rel->columns[statement->param_columns[i]].name.data,
+                (const char *)chg->rel->schema.data, (const char *)chg->rel->table.data);
+        }
         values[i] = value->kind == PEN_VALUE_NULL ? NULL : (const char *)value->data;
         lengths[i] = (int)value->len;
         formats[i] = value->kind == PEN_VALUE_BINARY;

@@ -39,7 +39,7 @@ pen_statement *pen_statements_for(pen_statements *statements, const pen_change *
 
 /* Fills the parameter arrays (of at least param_count elements); the values are borrowed from
  * `chg`. Errors: PEN_ERROR_FATAL when a value that the statement needs did not come (unchanged
- * TOAST, or no old row). */
+ * TOAST, or no old row), or came in binary although text was asked for. */
 PEN_MUST_CHECK bool pen_statement_bind(const pen_statement *statement, const pen_change *chg,
                                        const char **values, int *lengths, int *formats,
                                        pen_error *err);

@@ -371,6 +371,7 @@ Test(statement, identity_columns_of_whole_rows_have_room)
 Test(statement, binary_values_and_null_are_bound_as_such)
 {
     three_columns();
+    item.columns[0].binary_type = 23;
     pen_change chg = insert("1 nail NULL");
     const uint8_t bytes[] = {0, 0, 0, 7, 0};
     new_row.values[0] = (pen_value){.data = bytes, .len = 4, .kind = PEN_VALUE_BINARY};
@@ -387,6 +388,22 @@ Test(statement, binary_values_and_null_are_bound_as_such)
     cr_assert_eq(formats[1], 0);
     cr_assert_null(values[2]);
     cr_assert_eq(formats[2], 0);
+}
+
+Test(statement, a_binary_value_that_nobody_asked_for)
+{
+    three_columns();
+    pen_change chg = insert("1 nail NULL");
+    const char *values[3];
+    int lengths[3];
+    int formats[3];
+    pen_error err;
+    new_row.values[1].kind = PEN_VALUE_BINARY;
+    cr_assert_not(pen_statement_bind(pen_statements_for(statements, &chg, false), &chg, values,
+                                     lengths, formats, &err));
+    cr_assert_eq(err.kind, PEN_ERROR_FATAL);
+    cr_assert_not_null(strstr(err.text, "sent column \"\"Name\"\" of shop.item in binary"), "%s",
+                       err.text);
 }
 
 /* The types of the parameters as prepared, with blanks between; 0 is inferred. */
