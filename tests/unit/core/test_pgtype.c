@@ -46,7 +46,8 @@ Test(pgtype, intervals)
 Test(pgtype, only_what_loses_nothing_widens)
 {
     enum { INT2 = 21, INT4 = 23, INT8 = 20, TEXT = 25, VARCHAR = 1043, BPCHAR = 1042, NAME = 19 };
-    static const uint32_t types[] = {INT2, INT4, INT8, TEXT, VARCHAR, BPCHAR, NAME, 1700, 700, 701};
+    static const uint32_t types[] = {INT2, INT4, INT8, TEXT, VARCHAR, BPCHAR, NAME,
+                                     1700, 700,  701,  1184, 1114,    26};
     for (size_t s = 0; s < PEN_COUNTOF(types); s++) {
         for (size_t t = 0; t < PEN_COUNTOF(types); t++) {
             uint32_t source = types[s];
