@@ -83,7 +83,13 @@ static const char *const columns_sql =
     "  WHERE o.opcdefault AND o.opcintype = CASE a.atttypid WHEN 1043 THEN 25 ELSE a.atttypid END"
     "   AND (p.amproc::pg_catalog.oid = "
     "'pg_catalog.btequalimage'::pg_catalog.regproc::pg_catalog.oid"
-    "        OR c.collisdeterministic)) AS bytes_equal"
+    "        OR c.collisdeterministic)) AS bytes_equal,"
+    " (WITH RECURSIVE step(oid) AS (SELECT a.atttypid UNION ALL"
+    "   SELECT t.typbasetype FROM step JOIN pg_catalog.pg_type t ON t.oid = step.oid"
+    "   WHERE t.typtype = 'd')"
+    "  SELECT t.oid FROM step JOIN pg_catalog.pg_type t ON t.oid = step.oid"
+    "  WHERE t.typtype <> 'd') AS base_type,"
+    " pg_catalog.format_type(a.atttypid, -1) AS type_name"
     " FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::pg_catalog.oid AND a.attnum > 0"
     " AND NOT a.attisdropped";
 
@@ -194,8 +200,27 @@ static bool read_table(pen_pgconn *conn, pen_target *target, bool replica_role,
     return true;
 }
 
+/* In a binary stream: what the column's values are told to the target as. A column that appeared or
+ * changed since the format was decided may not allow it. */
+static bool set_binary_type(pen_target *target, int column, const pen_format *format,
+                            const pen_pgresult *res, int row, pen_error *err)
+{
+    const pen_relation *rel = target->rel;
+    uint32_t base = to_oid(pen_pgresult_named(res, row, "base_type"));
+    uint32_t type = pen_format_binary_type(format, rel->columns[column].type_oid, base);
+    target->columns[column].binary_type = type;
+    return type != 0 ||
+           pen_error_set(
+               err, PEN_ERROR_FATAL,
+               "the stream comes in binary, and column \"%s\" of %s.%s, of type %s on the "
+               "target, must come as text; start again with --format auto, which "
+               "decides anew, or with --format text should it stop here again; nothing is lost",
+               (const char *)rel->columns[column].name.data, (const char *)rel->schema.data,
+               (const char *)rel->table.data, pen_pgresult_named(res, row, "type_name"));
+}
+
 static bool read_columns(pen_pgconn *conn, pen_target *target, uint32_t *types,
-                         pen_resolve_result *result, pen_error *err)
+                         const pen_format *format, pen_resolve_result *result, pen_error *err)
 {
     const pen_relation *rel = target->rel;
     char oid[16];
@@ -207,6 +232,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, uint32_t *types,
     if (!pen_pgconn_exec(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
         return false;
     }
+    bool ok = true;
     for (int row = 0; row < pen_pgresult_rows(res); row++) {
         int i = find_column(rel, pen_pgresult_named(res, row, "attname"));
         if (i < 0) {
@@ -222,9 +248,13 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, uint32_t *types,
         column->identity_always = is_true(pen_pgresult_named(res, row, "identity_always"));
         column->bytes_equal = is_true(pen_pgresult_named(res, row, "bytes_equal"));
         types[i] = to_oid(pen_pgresult_named(res, row, "atttypid"));
+        ok = ok && (!format->binary || set_binary_type(target, i, format, res, row, err));
     }
     pen_pgresult_clear(res);
     target->extra_columns = pen_text_take(&extra);
+    if (!ok) {
+        return false;
+    }
     for (uint16_t i = 0; i < rel->column_count; i++) {
         if (target->columns[i].name == NULL) {
             *result = PEN_RESOLVE_MISSING;
@@ -370,7 +400,8 @@ static void find_scope(pen_target *target, const pen_pgresult *table)
 }
 
 pen_resolve_result pen_catalog_resolve(pen_pgconn *conn, const pen_relation *rel, bool replica_role,
-                                       pen_target **target, pen_error *err)
+                                       const pen_format *format, pen_target **target,
+                                       pen_error *err)
 {
     pen_resolve_result result = PEN_RESOLVE_FAILED;
     pen_pgresult *table = NULL;
@@ -384,7 +415,8 @@ pen_resolve_result pen_catalog_resolve(pen_pgconn *conn, const pen_relation *rel
     if (!pen_pgconn_quote_identifier(conn, (const char *)rel->schema.data, &schema, err) ||
         !pen_pgconn_quote_identifier(conn, (const char *)rel->table.data, &name, err) ||
         !read_table(conn, made, replica_role, &table, &result, err) ||
-        !read_columns(conn, made, types, &result, err) || !find_identity(conn, made, types, err)) {
+        !read_columns(conn, made, types, format, &result, err) ||
+        !find_identity(conn, made, types, err)) {
         goto done;
     }
     size_t size = strlen(schema) + strlen(name) + 2;

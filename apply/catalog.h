@@ -8,6 +8,7 @@
 #ifndef PEN_APPLY_CATALOG_H
 #define PEN_APPLY_CATALOG_H
 
+#include "apply/format.h"
 #include "apply/relation.h"
 #include "io/pgconn.h"
 
@@ -18,9 +19,10 @@ typedef enum pen_resolve_result {
 } pen_resolve_result;
 
 /* Finds the table of the same schema and name, its columns by name, its identity and its scope.
- * `replica_role`: whether the workers' sessions run with session_replication_role=replica. */
+ * `replica_role`: whether the workers' sessions run with session_replication_role=replica. Fails
+ * when the stream is binary and a column's type does not allow that. */
 PEN_MUST_CHECK pen_resolve_result pen_catalog_resolve(pen_pgconn *conn, const pen_relation *rel,
-                                                      bool replica_role, pen_target **target,
-                                                      pen_error *err);
+                                                      bool replica_role, const pen_format *format,
+                                                      pen_target **target, pen_error *err);
 
 #endif

@@ -62,7 +62,8 @@ static bool resolve(pen_dispatcher *d, const pen_relation *rel, pen_error *err)
 {
     const pen_stream *stream = d->stream;
     pen_target *target = NULL;
-    switch (pen_catalog_resolve(d->catalog, rel, stream->resume.replica_role, &target, err)) {
+    switch (pen_catalog_resolve(d->catalog, rel, stream->resume.replica_role, &stream->format,
+                                &target, err)) {
     case PEN_RESOLVED:
         break;
     case PEN_RESOLVE_MISSING: {

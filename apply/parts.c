@@ -175,6 +175,8 @@ static pen_spool_header describe_stream(const pen_run *run, const pen_replicatio
     snprintf(header.database, sizeof(header.database), "%s", stream->resume.identity.database);
     snprintf(header.slot, sizeof(header.slot), "%s", stream->options->slot);
     snprintf(header.encoding, sizeof(header.encoding), "%s", encoding);
+    /* With --ack spooled auto means text: see pen_format_decide. */
+    header.binary = stream->options->format == PEN_FORMAT_BINARY;
     return header;
 }
 
@@ -214,6 +216,15 @@ static bool open_stream_spool(pen_run *run, pen_reader_parts *parts, const pen_s
     }
     if (!pen_spooling_recover(parts->spooling, err)) {
         return false;
+    }
+    bool binary = pen_spool_last_header(parts->spool)->binary;
+    if (run->stream->options->ack == PEN_ACK_SPOOLED && binary != header->binary) {
+        return pen_error_set(
+            err, PEN_ERROR_CONFIG,
+            "the spool in %s was begun with rows in %s, and may hold some that are "
+            "not on the target yet: go on with --format %s; to change the format, "
+            "run with --stop-when-caught-up, then once with --ack applied",
+            run->stream->options->dir, binary ? "binary" : "text", binary ? "binary" : "text");
     }
     resume->spool_start_lsn = pen_spool_start_lsn(parts->spool);
     resume->spool_end_lsn = pen_spooling_changes_end_lsn(parts->spooling);
@@ -256,7 +267,9 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
         stream->resume.spool_start_lsn = pen_cell_read(&stream->spool_start_lsn);
         stream->resume.spool_received_lsn = UINT64_MAX;
     }
-    if (!pen_resume_prepare(&stream->resume, stream->options, run->source, control, err)) {
+    if (!pen_resume_prepare(&stream->resume, stream->options, run->source, control, err) ||
+        (run->reader == NULL &&
+         !pen_format_decide(&stream->format, stream->options, run->source, control, err))) {
         return false;
     }
     pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);
@@ -271,10 +284,11 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
 }
 
 /* Makes the reader of what `parts` has; takes that on success. */
-static bool make_reader(pen_run *run, pen_reader_parts *parts, const pen_spool_header *header,
+static bool make_reader(pen_run *run, pen_reader_parts *parts, pen_spool_header *header,
                         pen_error *err)
 {
     pen_stream *stream = run->stream;
+    header->binary = stream->format.binary;
     pen_lsn start = stream->resume.start_lsn;
     if (stream->options->ack == PEN_ACK_SPOOLED) {
         if (!stream->resume.spool_found) {
@@ -293,7 +307,7 @@ static bool make_reader(pen_run *run, pen_reader_parts *parts, const pen_spool_h
         return false;
     }
     if (!open_capture(run, header, err) || !find_end(run, err) ||
-        !pen_replication_start(parts->rep, start, err)) {
+        !pen_replication_start(parts->rep, start, stream->format.binary, err)) {
         return false;
     }
     parts->capture = run->capture;

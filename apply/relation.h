@@ -25,6 +25,7 @@ typedef struct pen_target_column {
     bool identity_always; /* GENERATED ALWAYS AS IDENTITY: can be inserted, not updated */
     bool is_key;          /* part of the identity that rows are found by */
     bool bytes_equal;     /* equal by `=` means the same bytes */
+    uint32_t binary_type; /* built-in type whose form its values come in; 0: as text */
     char *equals;         /* for key columns: the operator, OPERATOR(schema.=) */
 } pen_target_column;
 

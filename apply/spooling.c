@@ -305,7 +305,7 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
     pen_spool_pos end = pen_spool_end(spool);
     pen_spool_pos boundary = {.segment = end.segment, .offset = PEN_SPOOL_HEADER_SIZE};
     pen_spool_cursor *cursor = pen_spool_cursor_create(spool, boundary);
-    pen_lsn start_lsn = pen_spool_last_start_lsn(spool);
+    pen_lsn start_lsn = pen_spool_last_header(spool)->start_lsn;
     pen_spooling_begin(spooling, start_lsn);
     /* What the segments before it hold is not looked at: they may hold changes. */
     spooling->changes_end_lsn =

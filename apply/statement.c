@@ -1,5 +1,6 @@
 #include "apply/statement.h"
 
+#include "core/pgtype.h"
 #include "core/text.h"
 
 #include <stdio.h>
@@ -51,6 +52,7 @@ void pen_statements_destroy(pen_statements *statements)
             free(it->statement.sql);
             free(it->statement.param_columns);
             free(it->statement.param_old);
+            free(it->statement.param_types);
             free(it);
         }
     }
@@ -78,6 +80,7 @@ static void add_param(builder *b, uint16_t column, bool old)
     pen_statement *st = b->statement;
     st->param_columns[st->param_count] = column;
     st->param_old[st->param_count] = old;
+    st->param_types[st->param_count] = b->target->columns[column].binary_type;
     st->param_count++;
     pen_text_appendf(&b->sql, "$%u", st->param_count);
 }
@@ -127,7 +130,9 @@ static void add_whole_row_condition(builder *b)
                              "pg_catalog.format('%%L', ",
                              b->prefix, column->name);
             add_param(b, i, true);
-            pen_text_append(&b->sql, "::pg_catalog.text)");
+            /* A binary value has its type, and %L shows that as the column's: no cast, which has
+             * its own ideas of boolean, inet and char(n). */
+            pen_text_append(&b->sql, column->binary_type != 0 ? ")" : "::pg_catalog.text)");
         }
         b->prefix = " AND ";
     }
@@ -304,6 +309,7 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
     builder b = {.target = target, .statement = st, .returns = true};
     st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
     st->param_old = pen_calloc(most, sizeof(*st->param_old));
+    st->param_types = pen_calloc(most, sizeof(*st->param_types));
     /* Whether a row is missing that may be missing, only the server can tell in time. */
     st->guarded = guarded || chg->may_be_missing;
     snprintf(st->name, sizeof(st->name), "penstock_%zu", number);
@@ -448,6 +454,14 @@ bool pen_statement_bind(const pen_statement *statement, const pen_change *chg, c
                 (const char *)chg->rel->columns[statement->param_columns[i]].name.data,
                 (const char *)chg->rel->schema.data, (const char *)chg->rel->table.data);
         }
+        if (value->kind == PEN_VALUE_BINARY && statement->param_types[i] == 0) {
+            /* The target would take the bytes for whatever type it infers. */
+            return pen_error_set(
+                err, PEN_ERROR_FATAL,
+                "the source sent column \"%s\" of %s.%s in binary although text was asked for",
+                (const char *)chg->rel->columns[statement->param_columns[i]].name.data,
+                (const char *)chg->rel->schema.data, (const char *)chg->rel->table.data);
+        }
         values[i] = value->kind == PEN_VALUE_NULL ? NULL : (const char *)value->data;
         lengths[i] = (int)value->len;
         formats[i] = value->kind == PEN_VALUE_BINARY;
@@ -495,10 +509,14 @@ void pen_change_describe(const pen_change *chg, char *text, size_t size)
         chg->old_tuple.values != NULL ? chg->old_tuple.values : chg->new_tuple.values;
     for (uint16_t i = 0; target != NULL && values != NULL && i < target->key_count; i++) {
         const pen_value *value = &values[target->key[i].index];
-        bool shown = value->kind == PEN_VALUE_TEXT;
-        pen_text_appendf(&out, "%s%s=%.64s", i == 0 ? ", key " : ", ",
-                         target->columns[target->key[i].index].name,
-                         shown ? (const char *)value->data : "?");
+        const pen_target_column *column = &target->columns[target->key[i].index];
+        pen_text_appendf(&out, "%s%s=", i == 0 ? ", key " : ", ", column->name);
+        if (value->kind == PEN_VALUE_BINARY) {
+            pen_pgtype_describe(column->binary_type, value, &out);
+        } else {
+            pen_text_appendf(&out, "%.64s",
+                             value->kind == PEN_VALUE_TEXT ? (const char *)value->data : "?");
+        }
     }
     char *whole = pen_text_take(&out);
     snprintf(text, size, "%s", whole);

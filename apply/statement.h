@@ -21,6 +21,8 @@ typedef struct pen_statement {
     /* parameter i is the value of column param_columns[i] of the old or new tuple */
     uint16_t *param_columns;
     bool *param_old;
+    /* types (OIDs) to prepare it with; 0: the server infers it, as for values that come as text */
+    uint32_t *param_types;
 } pen_statement;
 
 typedef struct pen_statements pen_statements;
@@ -37,7 +39,7 @@ pen_statement *pen_statements_for(pen_statements *statements, const pen_change *
 
 /* Fills the parameter arrays (of at least param_count elements); the values are borrowed from
  * `chg`. Errors: PEN_ERROR_FATAL when a value that the statement needs did not come (unchanged
- * TOAST, or no old row). */
+ * TOAST, or no old row), or came in binary although text was asked for. */
 PEN_MUST_CHECK bool pen_statement_bind(const pen_statement *statement, const pen_change *chg,
                                        const char **values, int *lengths, int *formats,
                                        pen_error *err);

@@ -146,6 +146,7 @@ void pen_stream_destroy(pen_stream *stream)
     pen_parker_deinit(&stream->dispatcher_parker);
     pen_parker_deinit(&stream->progress_parker);
     pthread_mutex_destroy(&stream->failure_lock);
+    pen_format_deinit(&stream->format);
     free(stream->workers);
     free(stream);
 }

@@ -29,6 +29,7 @@
 #ifndef PEN_APPLY_STREAM_H
 #define PEN_APPLY_STREAM_H
 
+#include "apply/format.h"
 #include "apply/handover.h"
 #include "apply/resume.h"
 #include "core/histogram.h"
@@ -59,6 +60,7 @@ typedef struct pen_stream {
     /* set before the threads start, then read-only */
     const pen_options *options;
     pen_resume resume;
+    pen_format format;
     pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
     pen_batch_limits limits;
     int status_interval_ms;

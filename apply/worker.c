@@ -97,7 +97,8 @@ static bool send_change(pen_worker *worker, const pen_change *chg, bool guarded,
     }
     pen_statement *st = pen_statements_for(worker->statements, chg, guarded);
     if (!st->prepared) {
-        if (!pen_pipeline_prepare(pipeline, st->name, st->sql, chg, err)) {
+        if (!pen_pipeline_prepare_typed(pipeline, st->name, st->sql, st->param_count,
+                                        st->param_types, chg, err)) {
             return false;
         }
         /* Any failure ends this session, so what was sent for preparation is prepared. */

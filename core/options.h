@@ -20,6 +20,12 @@ typedef enum pen_ack { PEN_ACK_APPLIED, PEN_ACK_SPOOLED } pen_ack;
 
 typedef enum pen_streaming { PEN_STREAMING_OFF, PEN_STREAMING_ON } pen_streaming;
 
+typedef enum pen_format_choice {
+    PEN_FORMAT_AUTO,
+    PEN_FORMAT_BINARY,
+    PEN_FORMAT_TEXT
+} pen_format_choice;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -46,7 +52,8 @@ typedef struct pen_options {
     uint64_t memory; /* bytes */
     pen_streaming streaming;
     pen_ack ack;
-    char *capture;    /* path, or NULL */
+    char *capture; /* path, or NULL */
+    pen_format_choice format;
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;
     pen_progress_style progress;

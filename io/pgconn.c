@@ -400,9 +400,11 @@ bool pen_pgconn_enter_pipeline(pen_pgconn *conn, pen_error *err)
     return PQenterPipelineMode(conn->pg) == 1 || pen_pgconn_error(conn, "enter pipeline mode", err);
 }
 
-bool pen_pgconn_send_prepare(pen_pgconn *conn, const char *name, const char *sql, pen_error *err)
+bool pen_pgconn_send_prepare(pen_pgconn *conn, const char *name, const char *sql, int type_count,
+                             const uint32_t *types, pen_error *err)
 {
-    return PQsendPrepare(conn->pg, name, sql, 0, NULL) == 1 || pen_pgconn_error(conn, "send", err);
+    return PQsendPrepare(conn->pg, name, sql, type_count, types) == 1 ||
+           pen_pgconn_error(conn, "send", err);
 }
 
 bool pen_pgconn_send_execute(pen_pgconn *conn, const char *name, int value_count,

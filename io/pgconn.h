@@ -90,10 +90,11 @@ bool pen_pgconn_busy(pen_pgconn *conn);
 /* The next result, given; NULL where libpq ends one statement's results. */
 pen_pgresult *pen_pgconn_next(pen_pgconn *conn);
 
-/* Pipeline mode (libpq's documentation, "Pipeline Mode"). */
+/* Pipeline mode (libpq's documentation, "Pipeline Mode"). `types` are the OIDs of the first
+ * `type_count` parameters; the server infers those that are 0, and the others. */
 PEN_MUST_CHECK bool pen_pgconn_enter_pipeline(pen_pgconn *conn, pen_error *err);
 PEN_MUST_CHECK bool pen_pgconn_send_prepare(pen_pgconn *conn, const char *name, const char *sql,
-                                            pen_error *err);
+                                            int type_count, const uint32_t *types, pen_error *err);
 /* `values` with `lengths` in bytes (used for binary ones only) and `formats` (0 text, 1 binary). */
 PEN_MUST_CHECK bool pen_pgconn_send_execute(pen_pgconn *conn, const char *name, int value_count,
                                             const char *const *values, const int *lengths,

@@ -214,10 +214,18 @@ static bool pace(pen_pipeline *p, pen_error *err)
 bool pen_pipeline_prepare(pen_pipeline *pipeline, const char *name, const char *sql,
                           const void *subject, pen_error *err)
 {
-    if (!pen_pgconn_send_prepare(pipeline->conn, name, sql, err)) {
+    return pen_pipeline_prepare_typed(pipeline, name, sql, 0, NULL, subject, err);
+}
+
+bool pen_pipeline_prepare_typed(pen_pipeline *pipeline, const char *name, const char *sql,
+                                uint32_t type_count, const uint32_t *types, const void *subject,
+                                pen_error *err)
+{
+    if (!pen_pgconn_send_prepare(pipeline->conn, name, sql, (int)type_count, types, err)) {
         return false;
     }
-    push_item(pipeline, ITEM_PREPARE, subject, PEN_ROWS_ANY, strlen(sql) + 64);
+    push_item(pipeline, ITEM_PREPARE, subject, PEN_ROWS_ANY,
+              strlen(sql) + 4 * (size_t)type_count + 64);
     return pace(pipeline, err);
 }
 

@@ -34,6 +34,12 @@ void pen_pipeline_close(pen_pipeline *pipeline); /* NULL is nothing */
  * Parameters are text (format 0) or binary (1); they are copied. */
 PEN_MUST_CHECK bool pen_pipeline_prepare(pen_pipeline *pipeline, const char *name, const char *sql,
                                          const void *subject, pen_error *err);
+/* The same, telling the types (OIDs) of the first `type_count` parameters, of which the server
+ * infers those that are 0. */
+PEN_MUST_CHECK bool pen_pipeline_prepare_typed(pen_pipeline *pipeline, const char *name,
+                                               const char *sql, uint32_t type_count,
+                                               const uint32_t *types, const void *subject,
+                                               pen_error *err);
 PEN_MUST_CHECK bool pen_pipeline_execute(pen_pipeline *pipeline, const char *name, int value_count,
                                          const char *const *values, const int *lengths,
                                          const int *formats, int64_t expected_rows,

@@ -99,19 +99,20 @@ static char *quote_with(const char *text, char quote)
     return quoted;
 }
 
-bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err)
+bool pen_replication_start(pen_replication *rep, pen_lsn start, bool binary, pen_error *err)
 {
     char *slot = quote_with(rep->slot, '"');
     char *name = quote_with(rep->publication, '"');
     char *names = quote_with(name, '\'');
     char command[512];
-    const char *streaming = !rep->streaming                       ? ""
+    const char *streaming = !rep->streaming                      ? ""
                             : pen_replication_abort_has_lsn(rep) ? ", streaming 'parallel'"
-                                                                  : ", streaming 'on'";
+                                                                 : ", streaming 'on'";
     snprintf(command, sizeof(command),
              "START_REPLICATION SLOT %s LOGICAL " PEN_LSN_FMT
-             " (proto_version '%u', publication_names %s, messages 'true'%s)",
-             slot, PEN_LSN_ARGS(start), pen_replication_protocol(rep), names, streaming);
+             " (proto_version '%u', publication_names %s, messages 'true'%s%s)",
+             slot, PEN_LSN_ARGS(start), pen_replication_protocol(rep), names,
+             binary ? ", binary 'true'" : "", streaming);
     free(slot);
     free(name);
     free(names);

@@ -32,9 +32,11 @@ typedef struct pen_replication_options {
 PEN_MUST_CHECK bool pen_replication_open(const pen_replication_options *options,
                                          pen_replication **rep, pen_source_identity *identity,
                                          pen_error *err);
-/* Starts the stream at `start` or the slot's confirmed position, whichever is later; the connection
- * is then non-blocking. */
-PEN_MUST_CHECK bool pen_replication_start(pen_replication *rep, pen_lsn start, pen_error *err);
+/* Starts the stream at `start` or the slot's confirmed position, whichever is later, with rows in
+ * `binary` (of a type that has no binary form still as text) or as text; the connection is then
+ * non-blocking. */
+PEN_MUST_CHECK bool pen_replication_start(pen_replication *rep, pen_lsn start, bool binary,
+                                          pen_error *err);
 void pen_replication_close(pen_replication *rep); /* NULL is nothing */
 
 /* The source's version, such as 160004, and pgoutput's protocol version that is asked of it: the

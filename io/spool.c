@@ -120,10 +120,10 @@ pen_lsn pen_spool_start_lsn(const pen_spool *spool)
     return spool->segments.count == 0 ? PEN_LSN_NONE : spool->segments.list[0].header.start_lsn;
 }
 
-pen_lsn pen_spool_last_start_lsn(const pen_spool *spool)
+const pen_spool_header *pen_spool_last_header(const pen_spool *spool)
 {
     const pen_spool_segment *last = pen_spool_segments_last(&spool->segments);
-    return last == NULL ? PEN_LSN_NONE : last->header.start_lsn;
+    return last == NULL ? NULL : &last->header;
 }
 
 uint64_t pen_spool_size(const pen_spool *spool)

@@ -58,9 +58,10 @@ const char *pen_spool_method(const pen_spool *spool);
 /* Where the first record is or would be, and where the next one will go. */
 pen_spool_pos pen_spool_first(const pen_spool *spool);
 pen_spool_pos pen_spool_end(const pen_spool *spool);
-/* The header's start_lsn of the first segment, and of the last. */
+/* The header's start_lsn of the first segment. */
 pen_lsn pen_spool_start_lsn(const pen_spool *spool);
-pen_lsn pen_spool_last_start_lsn(const pen_spool *spool);
+/* The header of the last segment, borrowed until the next one is begun; NULL when there is none. */
+const pen_spool_header *pen_spool_last_header(const pen_spool *spool);
 /* Bytes of all segments that are there. */
 uint64_t pen_spool_size(const pen_spool *spool);
 

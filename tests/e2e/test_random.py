@@ -36,9 +36,11 @@ class Scenario:
         self.sessions = chance.choice((1, 3, 5, 8))
         self.by_root = chance.random() < 0.3
         self.layout = chance.random() < 0.3
+        self.format = ("binary", "text", "auto")[seed // 2 % 3]
+        self.options = self.limits | {"workers": self.workers, "format": self.format}
 
     def __str__(self):
-        return ", ".join(f"{name} {value}" for name, value in vars(self).items())
+        return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "options")
 
 
 class Watcher(threading.Thread):
@@ -100,7 +102,7 @@ class Keeper(threading.Thread):
     def run(self):
         try:
             while not self.over.is_set():
-                run_ = self.pair.penstock.start(workers=self.scenario.workers, **self.scenario.limits)
+                run_ = self.pair.penstock.start(**self.scenario.options)
                 end = self.random.uniform(0.05, 0.6) if self.scenario.mode == "killed" else 3600
                 deadline = time.monotonic() + end
                 while run_.running and not self.over.is_set() and time.monotonic() < deadline:
@@ -127,8 +129,7 @@ class Keeper(threading.Thread):
 def catch_up(pair, scenario, **end):
     deadline = time.monotonic() + 60
     while True:
-        run = pair.penstock.start(*([] if end else ["--stop-when-caught-up"]), workers=scenario.workers,
-                                  **scenario.limits, **end)
+        run = pair.penstock.start(*([] if end else ["--stop-when-caught-up"]), **scenario.options, **end)
         code = run.wait(120)
         if code == DONE or "is in use by" not in run.stderr or time.monotonic() > deadline:
             assert code == DONE, run.stderr[-4000:]

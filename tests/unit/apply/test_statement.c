@@ -371,6 +371,7 @@ Test(statement, identity_columns_of_whole_rows_have_room)
 Test(statement, binary_values_and_null_are_bound_as_such)
 {
     three_columns();
+    item.columns[0].binary_type = 23;
     pen_change chg = insert("1 nail NULL");
     const uint8_t bytes[] = {0, 0, 0, 7, 0};
     new_row.values[0] = (pen_value){.data = bytes, .len = 4, .kind = PEN_VALUE_BINARY};
@@ -387,6 +388,69 @@ Test(statement, binary_values_and_null_are_bound_as_such)
     cr_assert_eq(formats[1], 0);
     cr_assert_null(values[2]);
     cr_assert_eq(formats[2], 0);
+}
+
+Test(statement, a_binary_value_that_nobody_asked_for)
+{
+    three_columns();
+    pen_change chg = insert("1 nail NULL");
+    const char *values[3];
+    int lengths[3];
+    int formats[3];
+    pen_error err;
+    new_row.values[1].kind = PEN_VALUE_BINARY;
+    cr_assert_not(pen_statement_bind(pen_statements_for(statements, &chg, false), &chg, values,
+                                     lengths, formats, &err));
+    cr_assert_eq(err.kind, PEN_ERROR_FATAL);
+    cr_assert_not_null(strstr(err.text, "sent column \"\"Name\"\" of shop.item in binary"), "%s",
+                       err.text);
+}
+
+/* The types of the parameters as prepared, with blanks between; 0 is inferred. */
+static void expect_types(pen_change chg, const char *words)
+{
+    const pen_statement *st = pen_statements_for(statements, &chg, false);
+    char got[256] = "";
+    for (uint32_t i = 0; i < st->param_count; i++) {
+        size_t used = strlen(got);
+        snprintf(got + used, sizeof(got) - used, "%s%u", i == 0 ? "" : " ", st->param_types[i]);
+    }
+    cr_assert_str_eq(got, words);
+}
+
+Test(statement, values_as_text_leave_their_types_to_the_server)
+{
+    three_columns();
+    expect_types(insert("7 nail x"), "0 0 0");
+    expect_types(update('K', "7 NULL NULL", "8 nail x"), "0 0 0 0");
+    expect_types(delete_of('K', "7 NULL NULL"), "0");
+}
+
+Test(statement, binary_values_are_told_by_the_type_that_they_came_in)
+{
+    three_columns();
+    item.columns[0].binary_type = 23;
+    item.columns[1].binary_type = 25;
+    item.columns[2].binary_type = 3802;
+    expect_types(insert("7 nail x"), "23 25 3802");
+    expect_types(update('K', "7 NULL NULL", "8 nail x"), "23 25 3802 23");
+    expect_types(update(0, NULL, "7 - x"), "3802 23");
+    expect_types(delete_of('K', "7 NULL NULL"), "23");
+}
+
+Test(statement, binary_values_are_compared_as_what_they_are)
+{
+    /* A cast of boolean, inet or char(n) to text is not how %L shows it. */
+    whole_row();
+    for (uint16_t i = 0; i < item.rel.column_count; i++) {
+        item.columns[i].binary_type = 1700;
+    }
+    pen_change chg = delete_of('O', "1 99 1.0");
+    const char *sql = pen_statements_for(statements, &chg, false)->sql;
+    cr_assert_not_null(strstr(sql, "format('%L', price) COLLATE pg_catalog.\"C\" = "
+                                   "pg_catalog.format('%L', $"),
+                       "%s", sql);
+    cr_assert_null(strstr(sql, "::"), "%s", sql);
 }
 
 Test(statement, a_value_that_is_needed_and_did_not_come)
@@ -537,6 +601,12 @@ Test(statement, describe)
                      "TRUNCATE of shop.item");
     pen_change chg = insert("7 nail x");
     new_row.values[0].kind = PEN_VALUE_BINARY;
+    expect_described(chg, "INSERT into shop.item, key id=\\x37");
+    const uint8_t seven[] = {0, 0, 0, 7, 0};
+    item.columns[0].binary_type = 23;
+    new_row.values[0] = (pen_value){.data = seven, .len = 4, .kind = PEN_VALUE_BINARY};
+    expect_described(chg, "INSERT into shop.item, key id=7");
+    new_row.values[0].kind = PEN_VALUE_UNCHANGED;
     expect_described(chg, "INSERT into shop.item, key id=?");
     /* Before the target was looked at there is no key to name. */
     item.rel.target = NULL;

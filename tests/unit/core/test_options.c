@@ -24,6 +24,7 @@ Test(options, defaults)
     cr_expect_eq(options.stop_at, PEN_LSN_NONE);
     cr_expect_not(options.stop_when_caught_up);
     cr_expect_eq(options.progress, PEN_PROGRESS_AUTO);
+    cr_expect_eq(options.format, PEN_FORMAT_AUTO);
     cr_expect_eq(options.log_format, PEN_LOG_TEXT);
     cr_expect_eq(options.log_level, PEN_LOG_INFO);
     cr_expect_not(options.help);
@@ -79,6 +80,13 @@ Test(options, words)
         cr_expect_eq((unsigned)options.log_level, i);
         pen_options_deinit(&options);
     }
+    ACCEPT(ENDS, "--format=binary");
+    cr_expect_eq(options.format, PEN_FORMAT_BINARY);
+    expect_line("format = binary  # flag");
+    pen_options_deinit(&options);
+    ACCEPT(ENDS, "--format", "text");
+    cr_expect_eq(options.format, PEN_FORMAT_TEXT);
+    pen_options_deinit(&options);
     ACCEPT(ENDS, "--progress=none");
     cr_expect_eq(options.progress, PEN_PROGRESS_NONE);
     expect_line("progress = none  # flag");
@@ -279,6 +287,7 @@ Test(options, wrong_values)
         {"--stop-when-caught-up", "maybe", "on or off (or true, false, yes, no, 1, 0)"},
         {"--print-config", "maybe", "on or off (or true, false, yes, no, 1, 0)"},
         {"--progress", "bars", "one of auto|plain|none"},
+        {"--format", "bytes", "one of auto|binary|text"},
         {"--progress", "Plain", "one of auto|plain|none"},
         {"--progress", "auto|plain", "one of auto|plain|none"},
         {"--log-format", "xml", "one of text|json"},
