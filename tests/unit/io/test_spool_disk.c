@@ -23,6 +23,8 @@
 static pen_cell written_end; /* of the one file that a test writes */
 static pen_cell durable_end; /* of it, by an fdatasync that began behind the write */
 static pen_cell sync_delay_us;
+static pen_cell write_delay_us;
+static pen_counter writes;
 static int refuse_open;
 static int refuse_header;
 static size_t header_room = PEN_SPOOL_HEADER_SIZE;
@@ -35,6 +37,8 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
         errno = refuse_header;
         return -1;
     }
+    pen_counter_add(&writes, 1);
+    usleep((unsigned)pen_cell_read(&write_delay_us));
     ssize_t done = syscall(SYS_pwrite64, fd, data, size, offset);
     /* [WRITTEN-1] release: read by fdatasync, which begins later. */
     if (done > 0) {
@@ -223,6 +227,26 @@ BOTH_WAYS(spool_disk, what_counts_as_durable_has_its_place_on_the_disk)
                   (unsigned long long)i);
     }
     close(fd);
+    pen_spool_close(spool, true);
+}
+
+/* What comes while there is no room goes out by itself, but only that. */
+Test(spool_disk, a_slow_disk_is_written_to_by_whole_buffers)
+{
+    pen_spool_options options = large_options(false);
+    options.buffer_size = 10000;
+    pen_spool *spool = open_spool(&options, NULL);
+    begin_segment(spool, 1);
+    pen_cell_publish(&write_delay_us, 500);
+    for (uint64_t i = 0; i < 10000; i++) {
+        append(spool, i, 60);
+        if (!pen_spool_has_room(spool)) {
+            wait_until(spool, pen_spool_has_room);
+        }
+    }
+    sync_all(spool);
+    uint64_t buffers = pen_spool_size(spool) / options.buffer_size;
+    cr_assert_leq(pen_counter_get(&writes), buffers * 5 / 2);
     pen_spool_close(spool, true);
 }
 
