@@ -5,6 +5,7 @@
 #include "core/keyhash.h"
 #include "core/ring.h"
 #include "core/thread.h"
+#include "bench/bench_spool.h"
 #include "io/checkpoint.h"
 #include "tests/unit/core/wire.h"
 
@@ -326,6 +327,19 @@ static const bench benches[] = {
     {"key-hash", "ns/key", run_keyhash, "one integer column as text"},
     {"conflict-probe", "ns/change", run_conflict, "a row's key and its table's"},
     {"checkpoint-submit", "us/submit", run_checkpoint, "handing a state to the writer"},
+    {"spool-append-60", "records/s", bench_spool_append_60, "payloads of 60 bytes, by io_uring"},
+    {"spool-append-8k", "MB/s", bench_spool_append_8k, "payloads of 8 kB"},
+    {"spool-durable-60", "records/s", bench_spool_durable_60,
+     "a sync every 100 ms, and at the end"},
+    {"spool-durable-8k", "MB/s", bench_spool_durable_8k, "the same with 8 kB"},
+    {"spool-read-60", "records/s", bench_spool_read_60, "a cursor over files, each record checked"},
+    {"spool-read-8k", "MB/s", bench_spool_read_8k, "the same with 8 kB"},
+    {"thread-append-60", "records/s", bench_thread_append_60, "the same six by the thread"},
+    {"thread-append-8k", "MB/s", bench_thread_append_8k, ""},
+    {"thread-durable-60", "records/s", bench_thread_durable_60, ""},
+    {"thread-durable-8k", "MB/s", bench_thread_durable_8k, ""},
+    {"thread-read-60", "records/s", bench_thread_read_60, ""},
+    {"thread-read-8k", "MB/s", bench_thread_read_8k, ""},
 };
 
 static int compare(const void *a, const void *b)
@@ -354,7 +368,7 @@ static void print_help(void)
     for (size_t i = 0; i < PEN_COUNTOF(benches); i++) {
         printf("  %-20s %-16s %s\n", benches[i].name, benches[i].unit, benches[i].what);
     }
-    printf("\nThe checkpoint is written below TMPDIR, or /tmp.\n");
+    printf("\nCheckpoint and spool are written below TMPDIR, or /tmp.\n");
 }
 
 int main(int argc, char **argv)

@@ -28,6 +28,16 @@ static bool is_own(const pen_spool_chunk *chunk)
     return chunk->request.registered == 0;
 }
 
+/* Whether take_fixed has one to give. */
+static bool has_buffer(const pen_spool *spool)
+{
+    const pen_spool_chunk *chunk = spool->head;
+    while (chunk != NULL && is_complete(chunk) && is_own(chunk)) {
+        chunk = chunk->next;
+    }
+    return spool->free != NULL || (chunk != NULL && is_complete(chunk));
+}
+
 /* ---- opening and closing ---- */
 
 static void make_buffers(pen_spool *spool, const pen_spool_options *options)
@@ -164,8 +174,8 @@ bool pen_spool_has_room(const pen_spool *spool)
             return false;
         }
     }
-    return spool->head == NULL || spool->free != NULL || is_complete(spool->head) ||
-           !spool->tail->closed;
+    const pen_spool_chunk *tail = spool->tail;
+    return (tail != NULL && !tail->closed && !is_own(tail)) || has_buffer(spool);
 }
 
 /* ---- handing bytes to the disk ---- */
@@ -416,7 +426,7 @@ static pen_spool_chunk *make_own(pen_spool *spool, size_t size)
 /* A free buffer's chunk, or NULL. A written buffer is kept to be read from until it is needed. */
 static pen_spool_chunk *take_fixed(pen_spool *spool)
 {
-    if (spool->free == NULL && spool->head != NULL && is_complete(spool->head)) {
+    while (spool->free == NULL && spool->head != NULL && is_complete(spool->head)) {
         drop_head(spool);
     }
     pen_spool_chunk *chunk = spool->free;
@@ -463,7 +473,8 @@ pen_spool_pos pen_spool_append(pen_spool *spool, const pen_spool_record *record)
         release_own(spool);
     }
     if (spool->tail == NULL || spool->tail->closed ||
-        spool->tail->capacity - spool->tail->filled < size) {
+        spool->tail->capacity - spool->tail->filled < size ||
+        (is_own(spool->tail) && has_buffer(spool))) {
         begin_chunk(spool, size);
     }
     pen_spool_chunk *chunk = spool->tail;
