@@ -82,6 +82,11 @@ static bool checkpoint(pen_progress *progress, pen_lsn applied, pen_error *err)
                          .timeline = stream->resume.identity.timeline,
                          .committed_lsn = applied,
                          .durable_lsn = progress->durable_lsn};
+    if (stream->options->ack == PEN_ACK_SPOOLED) {
+        /* In this order: an end that is older than the start only says less. */
+        cp.spool_end_lsn = pen_cell_read(&stream->spool_end_lsn);
+        cp.spool_start_lsn = pen_cell_read(&stream->spool_start_lsn);
+    }
     snprintf(cp.database, sizeof(cp.database), "%s", stream->resume.identity.database);
     snprintf(cp.slot, sizeof(cp.slot), "%s", stream->options->slot);
     return pen_checkpoint_submit(progress->file, &cp, err);

@@ -234,8 +234,12 @@ static bool trim(pen_reader *reader, pen_error *err)
     /* [DURABLE-1] acquire: pairs with the release in the progress thread. */
     pen_lsn durable = pen_cell_read(&reader->stream->durable_lsn);
     uint64_t needed = pen_intake_needed_segment(reader->intake, durable);
-    return needed <= pen_spool_first(reader->spool).segment ||
-           pen_spool_trim(reader->spool, needed, err);
+    if (needed <= pen_spool_first(reader->spool).segment) {
+        return true;
+    }
+    bool ok = pen_spool_trim(reader->spool, needed, err);
+    pen_cell_publish(&reader->stream->spool_start_lsn, pen_spool_start_lsn(reader->spool));
+    return ok;
 }
 
 static void sync_now_and_then(pen_reader *reader)
@@ -279,6 +283,7 @@ static bool poll_spools(pen_reader *reader, pen_error *err)
     if (reader->spool == NULL) {
         return true;
     }
+    pen_cell_publish(&reader->stream->spool_end_lsn, pen_spool_synced_lsn(spool));
     sync_now_and_then(reader);
     return reader->intake == NULL || trim(reader, err);
 }
@@ -386,7 +391,6 @@ static void let_go(pen_reader *reader)
     reader->intake = NULL;
     pen_spool_cursor_destroy(reader->cursor);
     reader->cursor = NULL;
-    pen_cell_publish(&reader->stream->spool_start_lsn, pen_spool_start_lsn(reader->spool));
     /* [DETACHED-1] release: the intake is not touched any more; pairs with the acquire in main. */
     pen_cell_publish(&reader->stream->reader_detached, 1);
     pen_parker_wake(&reader->stream->main_parker);

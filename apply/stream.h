@@ -86,6 +86,7 @@ typedef struct pen_stream {
     pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
     pen_cell disk_full;         /* 1: nothing is received until the state directory has room */
     pen_cell spool_start_lsn;   /* what ends at or before it is not in the spool any more */
+    pen_cell spool_end_lsn;     /* what ends at or before it, and behind that, is in it, durably */
     pen_cell reader_detached;   /* 1: has let go of its intake, after an abort */
     pen_cell reader_done;
 

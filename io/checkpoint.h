@@ -24,6 +24,10 @@ typedef struct pen_checkpoint {
     char slot[64];
     pen_lsn committed_lsn; /* end of the newest transaction visible on the target */
     pen_lsn durable_lsn;   /* everything before it survives a crash of the target */
+    /* --ack spooled: what ends behind the first and at or before the second lies in the spool, and
+     * the source may have forgotten it; else both are PEN_LSN_NONE */
+    pen_lsn spool_start_lsn;
+    pen_lsn spool_end_lsn;
 } pen_checkpoint;
 
 /* Writes the slot image of `cp` into `image`. */

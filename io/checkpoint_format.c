@@ -15,6 +15,7 @@
  *    48  length of the database's name u16, of the slot's name u16
  *    64  database's name  64 bytes, padded with zeros
  *   128  slot's name      64 bytes, padded with zeros
+ *   192  start of the spool LSN, end of it LSN, u64 each; zero without one
  *  4092  CRC32C of everything before it, u32 */
 enum {
     AT_MAGIC = 0,
@@ -28,6 +29,8 @@ enum {
     AT_SLOT_LEN = 50,
     AT_DATABASE = 64,
     AT_SLOT = 128,
+    AT_SPOOL_START = 192,
+    AT_SPOOL_END = 200,
     AT_CRC = PEN_CHECKPOINT_SLOT_SIZE - 4
 };
 
@@ -65,6 +68,8 @@ void pen_checkpoint_encode(const pen_checkpoint *cp, uint8_t image[PEN_CHECKPOIN
     pen_le_put64(image + AT_SYSTEM_IDENTIFIER, cp->system_identifier);
     pen_le_put64(image + AT_COMMITTED, cp->committed_lsn);
     pen_le_put64(image + AT_DURABLE, cp->durable_lsn);
+    pen_le_put64(image + AT_SPOOL_START, cp->spool_start_lsn);
+    pen_le_put64(image + AT_SPOOL_END, cp->spool_end_lsn);
     put_name(image, AT_DATABASE_LEN, AT_DATABASE, cp->database);
     put_name(image, AT_SLOT_LEN, AT_SLOT, cp->slot);
     pen_le_put32(image + AT_CRC, pen_crc32c(0, image, AT_CRC));
@@ -91,6 +96,8 @@ bool pen_checkpoint_decode(pen_slice image, pen_checkpoint *cp)
         .timeline = pen_le_get32(at + AT_TIMELINE),
         .committed_lsn = pen_le_get64(at + AT_COMMITTED),
         .durable_lsn = pen_le_get64(at + AT_DURABLE),
+        .spool_start_lsn = pen_le_get64(at + AT_SPOOL_START),
+        .spool_end_lsn = pen_le_get64(at + AT_SPOOL_END),
     };
     if (!get_name(at, AT_DATABASE_LEN, AT_DATABASE, read.database) ||
         !get_name(at, AT_SLOT_LEN, AT_SLOT, read.slot)) {

@@ -104,6 +104,10 @@ static void put_text_slot(FILE *out, char letter, const slot *which)
     put_name(out, PEN_ESCAPE_QUOTED, ", slot ", cp->slot);
     fprintf(out, ", system %" PRIu64 ", timeline %" PRIu32 "\n", cp->system_identifier,
             cp->timeline);
+    if (cp->spool_end_lsn != PEN_LSN_NONE) {
+        fprintf(out, "            spool from " PEN_LSN_FMT " to " PEN_LSN_FMT "\n",
+                PEN_LSN_ARGS(cp->spool_start_lsn), PEN_LSN_ARGS(cp->spool_end_lsn));
+    }
 }
 
 static void put_json_slot(FILE *out, char letter, const slot *which)
@@ -120,6 +124,12 @@ static void put_json_slot(FILE *out, char letter, const slot *which)
         put_name(out, PEN_ESCAPE_JSON, ",\"slot\":", cp->slot);
         fprintf(out, ",\"system_identifier\":\"%" PRIu64 "\",\"timeline\":%" PRIu32,
                 cp->system_identifier, cp->timeline);
+        if (cp->spool_end_lsn != PEN_LSN_NONE) {
+            fprintf(out,
+                    ",\"spool_start_lsn\":\"" PEN_LSN_FMT "\",\"spool_end_lsn\":\"" PEN_LSN_FMT
+                    "\"",
+                    PEN_LSN_ARGS(cp->spool_start_lsn), PEN_LSN_ARGS(cp->spool_end_lsn));
+        }
     }
     fputs("}\n", out);
 }

@@ -1,7 +1,6 @@
 """What could make a wrong row, a stream that can never go on, or an end that does not come."""
 
 import signal
-import subprocess
 import threading
 import time
 
@@ -124,16 +123,12 @@ def sessions(pair, side, name):
         (pair.name, f"penstock {pair.name} {name}"))]
 
 
-# What is not needed at the moment may be lost without harm.
-SPARE = (("source", "control"), ("target", "catalog"))
-
-
 @pytest.mark.parametrize("side, name", [
     ("target", "worker 1"), ("target", "worker %"), ("target", "control"), ("target", "catalog"),
     ("source", "reader"), ("source", "control")])
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_session_that_is_ended_ends_the_process_or_does_no_harm(pair, side, name, busy):
-    """In bounded time, with one clear line, and a restart goes on with nothing lost or doubled."""
+def test_a_session_that_is_ended_is_made_anew(pair, side, name, busy):
+    """In bounded time, with one clear line, and it goes on with nothing lost or doubled."""
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE log (i int)"
                 "; ALTER TABLE log REPLICA IDENTITY FULL; CREATE TABLE later (id int PRIMARY KEY)")
     pair.make_slot()
@@ -166,34 +161,23 @@ def test_a_session_that_is_ended_ends_the_process_or_does_no_harm(pair, side, na
         if not busy:
             time.sleep(0.3)
             writer.start()
-        try:
-            code = run.process.wait(2 if (side, name) in SPARE else 15)
-        except subprocess.TimeoutExpired:
-            assert (side, name) in SPARE, f"it went on without {name}"
-            over.set()
-            writer.join()
-            pair.on_source("INSERT INTO later VALUES (1)")
-            if name == "catalog":
-                code = run.wait(15)
-            else:
-                pair.wait_rows("later", 1, run)
-                run.stop()
-                code = None
-        if code is not None:
-            assert code == FAILED, run.stderr[-3000:]
-            error = run.the_error()
-            assert side in error and "\n" not in error, error
+        time.sleep(1)
+        over.set()
+        writer.join()
+        # the column is new to penstock, which asks the catalog
+        pair.schema("ALTER TABLE later ADD COLUMN n int")
+        pair.on_source("INSERT INTO later VALUES (1, 1)")
+        pair.wait_rows("later", 1, run)
     finally:
         over.set()
         if writer.ident is not None:
             writer.join()
         connection.close()
-    deadline = time.monotonic() + 20
-    while True:
-        again = pair.penstock.start("--stop-when-caught-up")
-        if again.wait(60) == DONE:
-            break
-        assert "is in use by" in again.the_error() and time.monotonic() < deadline, again.stderr[-3000:]
+    warnings = [e["message"] for e in run.events() if e["level"] == "warn" and "trying again" in e["message"]]
+    # the source's control session is needed for the end only
+    assert warnings or (side, name) == ("source", "control")
+    assert all(side in w and "\n" not in w for w in warnings)
+    run.stop()
     pair.same()
 
 
@@ -307,7 +291,7 @@ def test_the_source_is_answered_while_memory_is_used_up(pair):
 
 
 def test_sessions_that_are_ended_at_any_moment_under_load(pair):
-    """While connecting, in the middle of a batch, between batches: each time it ends soon, and goes on after."""
+    """While connecting, in the middle of a batch, between batches: each time it goes on soon."""
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE log (i int)"
                 "; ALTER TABLE log REPLICA IDENTITY FULL")
     pair.make_slot()
@@ -326,17 +310,19 @@ def test_sessions_that_are_ended_at_any_moment_under_load(pair):
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        run = pair.penstock.start(workers=8)
+        pair.wait_rows("t", 1, run)
         for turn, (side, name) in enumerate((
                 ("target", "worker 1"), ("target", "worker %"), ("source", "reader"), ("target", "control"),
-                ("target", "worker 2"), ("source", "reader"), ("target", "worker %"), ("target", "control"))):
-            run = pair.penstock.start(workers=8)
-            time.sleep(0.1 * turn)
-            pids = wait_until(lambda s=side, n=name, r=run: not r.running or sessions(pair, s, n), 30, "a session")
+                ("target", "worker 2"), ("source", "reader"), ("target", "worker %"), ("target", "control")) * 2):
+            time.sleep(0.05 * (turn % 8))
+            pids = wait_until(lambda s=side, n=name: sessions(pair, s, n), 30, "a session")
             cluster = pair.source_cluster if side == "source" else pair.target_cluster
-            if pids is not True:
-                cluster.sql("SELECT pg_terminate_backend(p) FROM unnest(%s) p", (pids,))
-            run.wait(15, expect=FAILED)
-            assert side in run.the_error()
+            cluster.sql("SELECT pg_terminate_backend(p) FROM unnest(%s) p", (pids,))
+        seen = pair.on_target("SELECT count(*) FROM t")[0][0]
+        pair.wait_rows("t", seen + 100, run)
+        run.kill()
+        assert run.stderr.count("trying again") > 3
     finally:
         over.set()
         writer.join()

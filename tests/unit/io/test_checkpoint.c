@@ -138,6 +138,8 @@ Test(checkpoint, encodes_and_decodes_everything)
     cp.timeline = UINT32_MAX;
     cp.committed_lsn = 0x1112131415161718U;
     cp.durable_lsn = 0x2122232425262728U;
+    cp.spool_start_lsn = 0x3132333435363738U;
+    cp.spool_end_lsn = 0x4142434445464748U;
     memset(cp.database, 'd', 63);
     memset(cp.slot, 's', 63);
     uint8_t image[SLOT];
@@ -150,6 +152,8 @@ Test(checkpoint, encodes_and_decodes_everything)
     cr_assert_eq(read.timeline, cp.timeline);
     cr_assert_eq(read.committed_lsn, cp.committed_lsn);
     cr_assert_eq(read.durable_lsn, cp.durable_lsn);
+    cr_assert_eq(read.spool_start_lsn, cp.spool_start_lsn);
+    cr_assert_eq(read.spool_end_lsn, cp.spool_end_lsn);
     cr_assert_eq(memcmp(read.database, cp.database, 64), 0);
     cr_assert_eq(memcmp(read.slot, cp.slot, 64), 0);
 }
