@@ -38,7 +38,8 @@ typedef struct pen_spool_options {
     size_t segment_size;     /* bytes after which a segment counts as full */
     size_t buffer_size;      /* bytes of one buffer */
     unsigned buffer_count;   /* at least 2 */
-    pen_parker *parker;      /* borrowed: the reader's, woken when a write or a sync is done */
+    pen_parker *parker;      /* borrowed: the reader's, woken when a write or a sync is done; then
+                                pen_spool_poll is to be called. NULL: none */
 } pen_spool_options;
 
 /* Opens it. A durable one is read whole: every record of every segment is checked; behind the last
@@ -49,7 +50,9 @@ typedef struct pen_spool_options {
  * server version, protocol or binary), or that cannot be read or made. */
 PEN_MUST_CHECK bool pen_spool_open(const pen_spool_options *options, pen_spool **spool, bool *found,
                                    pen_error *err);
-/* Waits for writes in flight. With `remove` the segments are deleted. NULL is nothing. */
+/* Waits for writes in flight; what was not handed to the disk yet is dropped, so pen_spool_sync and
+ * waiting for it come before. All cursors are to be destroyed first. With `remove` the segments are
+ * deleted. NULL is nothing. */
 void pen_spool_close(pen_spool *spool, bool remove);
 
 /* "io_uring" or "thread", to show. */
@@ -65,17 +68,22 @@ const pen_spool_header *pen_spool_last_header(const pen_spool *spool);
 /* Bytes of all segments that are there. */
 uint64_t pen_spool_size(const pen_spool *spool);
 
-/* True when the next record should begin a new segment (also when there is none yet); then
- * pen_spool_begin_segment comes before the next append. It makes the file and its directory entry
- * durable (where the spool is), which takes some milliseconds now and then. A full disk is a
- * result here: *made is false, and the same is to be tried again later. */
-bool pen_spool_wants_segment(const pen_spool *spool);
+/* True when the next record should begin a new segment: there is none yet, it is full, or its
+ * header says another timeline, server version, protocol or format. Then pen_spool_begin_segment
+ * comes before the next append. It waits until all that was appended is written and, where the
+ * spool is durable, a barrier for all of it has passed, and makes the file and its directory entry
+ * durable: so only the last segment can ever be torn, and it takes as long as a sync now and then.
+ * A full disk is a result here: *made is false, appending may go on in the segment that is there,
+ * and the same is to be tried again later (sooner than after a second it says so at once). Errors:
+ * PEN_ERROR_FATAL, as pen_spool_poll, or when the file cannot be made. */
+PEN_MUST_CHECK bool pen_spool_wants_segment(const pen_spool *spool);
 PEN_MUST_CHECK bool pen_spool_begin_segment(pen_spool *spool, pen_lsn start_lsn, bool *made,
                                             pen_error *err);
 
-/* False while nothing more should be received: all buffers wait for the disk, or it is full. */
+/* False while nothing more should be received: all buffers wait for the disk, or it is full. Where
+ * only a new segment found it full, true again after a second, so that it is tried. */
 bool pen_spool_has_room(const pen_spool *spool);
-/* True from a write that found the disk full until one succeeds. */
+/* True from a write, or a new segment, that found the disk full until one succeeds. */
 bool pen_spool_disk_is_full(const pen_spool *spool);
 
 /* Appends a record, whole, whatever its size and whether there is room; there must be a segment.
@@ -85,9 +93,10 @@ pen_spool_pos pen_spool_append(pen_spool *spool, const pen_spool_record *record)
 /* Notes that the source may forget everything up to `lsn` once all that was appended so far is
  * durable. Does not go back. */
 void pen_spool_mark(pen_spool *spool, pen_lsn lsn);
-/* Asks for what was appended so far to be made durable: a partly filled buffer goes out, then one
- * fdatasync follows when all writes before it are done. One barrier is under way at a time; what is
- * asked for meanwhile is one more barrier behind it. Nothing to do costs nothing. */
+/* Nothing in one that is not durable. Asks for what was appended so far to be made durable: a
+ * partly filled buffer goes out, then one fdatasync follows when all writes before it are done. One
+ * barrier is under way at a time; what is asked for meanwhile is one more barrier behind it.
+ * Nothing to do costs nothing. */
 void pen_spool_sync(pen_spool *spool);
 /* The mark that is durable; PEN_LSN_NONE when there is none yet. */
 pen_lsn pen_spool_synced_lsn(const pen_spool *spool);

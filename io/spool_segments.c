@@ -68,7 +68,7 @@ pen_spool_segment *pen_spool_segments_last(const pen_spool_segments *segments)
 
 static void add(pen_spool_segments *segments, const pen_spool_header *header, uint64_t size)
 {
-    if (segments->count == segments->capacity) {
+    if (segments->list == NULL || segments->count == segments->capacity) {
         segments->capacity = segments->capacity == 0 ? 16 : segments->capacity * 2;
         segments->list =
             pen_realloc(segments->list, segments->capacity * sizeof(segments->list[0]));

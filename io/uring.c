@@ -109,7 +109,8 @@ void pen_uring_register(pen_uring *ring, uint8_t *bytes, unsigned count, size_t 
     PEN_ASSERT(ring->registered == 0 && count > 0);
     struct iovec *buffers = pen_calloc(count, sizeof(*buffers));
     for (unsigned i = 0; i < count; i++) {
-        buffers[i] = (struct iovec){.iov_base = bytes + i * size, .iov_len = size};
+        buffers[i].iov_base = bytes + i * size;
+        buffers[i].iov_len = size;
     }
     int rc = io_uring_register_buffers(&ring->uring, buffers, count);
     free(buffers);
