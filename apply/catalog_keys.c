@@ -52,7 +52,7 @@ enum { MOST_KEYS = 32 };
     "         'pg_catalog.btvarstrequalimage'::pg_catalog.regproc::pg_catalog.oid))))"
 
 #define KEY_COLUMNS                                                                                \
-    " CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::pg_catalog.int2[],"                           \
+    " CROSS JOIN LATERAL unnest(i.indkey::pg_catalog.int2[],"                                      \
     "  i.indclass::pg_catalog.oid[], i.indcollation::pg_catalog.oid[])"                            \
     "  WITH ORDINALITY AS k(attnum, opc, coll, n)"                                                 \
     " JOIN pg_catalog.pg_opclass o ON o.oid = k.opc"                                               \
