@@ -217,6 +217,7 @@ Test(keys, a_unique_value_that_did_not_come_is_the_whole_table)
 {
     with_unique_code(code_column, 1);
     expect_meet(update(&item, 0, NULL, "1 - NULL x"), insert(&item, 1, "2 a NULL x"));
+    expect_meet(update(&item, 0, "3 NULL NULL NULL", "1 - NULL x"), insert(&item, 1, "2 a NULL x"));
     expect_apart(update(&item, 0, NULL, "1 - NULL x"), insert(&box, 1, "2 a NULL x"));
 }
 
@@ -251,6 +252,7 @@ Test(keys, children_do_not_wait_for_a_parent_whose_keys_stay)
     box_uniques[1] = key_on(23, code_column, 1);
     box.target.unique_count = 2;
     expect_meet(insert(&item, 0, "1 a 5 x"), update(&box, 1, NULL, "5 a NULL y"));
+    expect_meet(insert(&item, 0, "1 a 5 x"), update(&box, 1, "5 NULL NULL NULL", "- a NULL y"));
     with_whole_old_rows(&box);
     expect_apart(insert(&item, 0, "1 a 5 x"), update(&box, 1, "5 a NULL x", "5 a NULL y"));
     expect_apart(insert(&item, 0, "1 a 5 x"), update(&box, 1, "5 a NULL x", "5 - NULL y"));
@@ -299,6 +301,7 @@ Test(keys, what_a_parents_change_does_to_its_children_is_their_whole_table)
     expect_apart(update(&box, 0, NULL, "5 a NULL y"), update(&item, 1, NULL, "1 a 6 x"));
     expect_apart(insert(&box, 0, "5 a NULL x"), update(&item, 1, NULL, "1 a 6 x"));
     box.target.scope = PEN_SCOPE_TABLE;
+    item.target.reference_count = 0;
     expect_meet(update(&box, 0, NULL, "5 a NULL y"), insert(&item, 1, "1 a 6 x"));
 }
 
