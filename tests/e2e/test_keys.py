@@ -157,13 +157,13 @@ def test_children_that_leave_unseen_never_come_out_wrong(any_pair):
 
 @pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT"])
 def test_what_the_target_does_to_children_by_itself(any_pair, action):
-    """The children's own changes, before and behind their parents', meet it."""
+    """The children's own changes, before and behind their parents', meet it, though the stream does not say
+    which parent they leave."""
     pair = any_pair
     pair.schema(f"""CREATE TABLE parent (id int PRIMARY KEY, n int);
         CREATE TABLE child (id int PRIMARY KEY, n int,
             parent int DEFAULT 1 REFERENCES parent ON DELETE {action} ON UPDATE {action});
-        CREATE TABLE grandchild (id int PRIMARY KEY, child int REFERENCES child ON DELETE CASCADE, n int);
-        {identity("parent", True)}{identity("child", True)}{identity("grandchild", True)}""")
+        CREATE TABLE grandchild (id int PRIMARY KEY, child int REFERENCES child ON DELETE CASCADE, n int)""")
     pair.make_slot()
     chance = random.Random(action)
     pair.on_source("INSERT INTO parent SELECT i, 0 FROM generate_series(1, 8) i")
