@@ -28,12 +28,10 @@ typedef struct normal {
     pen_slice rest;
 } normal;
 
+/* In this machine's order: no hash leaves the process. */
 static void put_u64(uint8_t *at, uint64_t number)
 {
-    for (int i = 7; i >= 0; i--) {
-        at[i] = (uint8_t)number;
-        number >>= 8;
-    }
+    memcpy(at, &number, sizeof(number));
 }
 
 static bool is_digit(uint8_t byte)
@@ -273,7 +271,11 @@ pen_key_state pen_keyhash_row(const pen_key_spec *spec, const pen_value *values,
         fits = fits && sizeof(len) + it.head_len + it.rest.len <= sizeof(key) - used;
         if (fits) {
             memcpy(key + used, &len, sizeof(len));
-            memcpy(key + used + sizeof(len), it.head, it.head_len);
+            if (it.head_len == sizeof(it.head)) { /* of a length that the compiler knows */
+                memcpy(key + used + sizeof(len), it.head, sizeof(it.head));
+            } else {
+                memcpy(key + used + sizeof(len), it.head, it.head_len);
+            }
             used += sizeof(len) + it.head_len;
             if (it.rest.len > 0) {
                 memcpy(key + used, it.rest.data, it.rest.len);
