@@ -1,11 +1,13 @@
 #include "apply/dispatcher.h"
 
 #include "apply/catalog.h"
+#include "apply/keys.h"
 #include "apply/preflight.h"
 #include "core/conflict.h"
 #include "core/feed.h"
 #include "core/log.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 /* 64 Ki buckets of 3 entries: 4 MiB, some 200,000 keys that are not committed yet. */
@@ -19,14 +21,14 @@ struct pen_dispatcher {
     size_t target_count;
     size_t target_capacity;
     bool has_barriers; /* some table is of PEN_SCOPE_ALL: every change reads that key */
-    uint64_t all_hash; /* key of everything */
     /* the batch that comes next, when the open place is empty */
     uint64_t next_number;
     uint64_t fed_number; /* of the last large transaction's batch: all that follows waits for it */
     pen_lsn last_commit_lsn; /* of the newest transaction in a batch */
-    pen_key *keys;           /* of the change at hand */
-    size_t key_count;
-    size_t key_capacity;
+    pen_key_list keys;       /* of the change at hand */
+    /* to show how much could run beside the batches before */
+    uint64_t change_count;
+    uint64_t bound_count; /* had to wait for a batch that had not committed yet */
 };
 
 pen_dispatcher *pen_dispatcher_create(pen_stream *stream, pen_pgconn *catalog)
@@ -36,7 +38,6 @@ pen_dispatcher *pen_dispatcher_create(pen_stream *stream, pen_pgconn *catalog)
     d->catalog = catalog;
     pen_pgconn_make_stoppable(catalog, &stream->dispatcher_parker, &stream->stop, PEN_STOP_ABORT);
     d->conflicts = pen_conflict_create(CONFLICT_BUCKETS);
-    d->all_hash = pen_keyhash_table(0); /* no table has OID 0 */
     d->next_number = 1;
     d->last_commit_lsn = stream->resume.commit_lsn;
     return d;
@@ -51,7 +52,7 @@ void pen_dispatcher_destroy(pen_dispatcher *d)
         pen_target_destroy(d->targets[i]);
     }
     free(d->targets);
-    free(d->keys);
+    pen_key_list_deinit(&d->keys);
     pen_conflict_destroy(d->conflicts);
     pen_pgconn_close(d->catalog);
     free(d);
@@ -86,9 +87,10 @@ static bool resolve(pen_dispatcher *d, const pen_relation *rel, pen_error *err)
      * batch, which is handed over after this. */
     ((pen_relation *)(uintptr_t)rel)->target = target;
     d->has_barriers |= target->scope == PEN_SCOPE_ALL;
-    if (target->scope != PEN_SCOPE_ROW && !target->inserts_free) {
-        pen_log(PEN_LOG_INFO, "changes of %s are applied one batch after the other: %s",
-                target->name, target->scope_reason);
+    if (target->scope != PEN_SCOPE_ROW) {
+        pen_log(PEN_LOG_INFO, "%s of %s are applied one batch after the other: %s",
+                target->scope == PEN_SCOPE_APPEND ? "updates and deletes" : "changes", target->name,
+                target->scope_reason);
     }
     return true;
 }
@@ -128,65 +130,14 @@ static bool resolve_txn(pen_dispatcher *d, const pen_txn *txn, pen_error *err)
     return true;
 }
 
-static void add_key(pen_dispatcher *d, uint64_t hash, pen_access access)
-{
-    if (d->key_count == d->key_capacity) {
-        d->key_capacity = d->key_capacity == 0 ? 16 : d->key_capacity * 2;
-        d->keys = pen_realloc(d->keys, d->key_capacity * sizeof(*d->keys));
-    }
-    d->keys[d->key_count++] = (pen_key){.hash = hash, .access = access};
-}
-
-/* Adds the key of one tuple; false when it has none that could be hashed. */
-static bool add_row_key(pen_dispatcher *d, const pen_target *target, pen_tuple tuple)
-{
-    uint64_t hash = 0;
-    if (tuple.values == NULL) {
-        return true;
-    }
-    if (!pen_keyhash_row(target->row_seed, tuple.values, target->key, target->key_count, &hash)) {
-        return false;
-    }
-    add_key(d, hash, PEN_ACCESS_WRITE);
-    return true;
-}
-
-/* Adds what a change of `target` touches. */
-static void add_table_keys(pen_dispatcher *d, pen_target *target, const pen_change *chg,
-                           bool *after_all)
-{
-    bool rows = target->scope == PEN_SCOPE_ROW && chg->kind != PEN_CHANGE_TRUNCATE;
-    bool append = target->inserts_free && chg->kind == PEN_CHANGE_INSERT;
-    if (rows) {
-        rows = add_row_key(d, target, chg->old_tuple) && add_row_key(d, target, chg->new_tuple);
-    }
-    /* A version that is new may be another table's constraints and another group: nothing that was
-     * hashed before can be compared with it. */
-    bool whole = target->fresh || !(rows || append);
-    *after_all |= target->fresh || target->scope == PEN_SCOPE_ALL;
-    target->fresh = false;
-    add_key(d, target->group_hash, whole ? PEN_ACCESS_WRITE : PEN_ACCESS_READ);
-    if (target->scope == PEN_SCOPE_ALL) {
-        add_key(d, d->all_hash, PEN_ACCESS_WRITE);
-    } else if (d->has_barriers) {
-        add_key(d, d->all_hash, PEN_ACCESS_READ);
-    }
-}
-
 /* Writes down what `chg` is bound to as a change of batch `number`. */
 static void bind_change(pen_dispatcher *d, pen_change *chg, uint64_t number, uint64_t committed)
 {
-    bool after_all = false; /* must wait for everything before its batch */
-    d->key_count = 0;
-    if (chg->kind == PEN_CHANGE_TRUNCATE) {
-        for (uint32_t i = 0; i < chg->truncated_count; i++) {
-            add_table_keys(d, chg->truncated[i]->target, chg, &after_all);
-        }
-    } else {
-        add_table_keys(d, chg->rel->target, chg, &after_all);
-    }
-    chg->bound = pen_conflict_touch_after(d->conflicts, d->keys, d->key_count, number, committed,
-                                          after_all ? number - 1 : d->fed_number);
+    bool after_all = pen_keys_extract(&d->keys, chg, d->has_barriers);
+    chg->bound = pen_conflict_touch_after(d->conflicts, d->keys.keys, d->keys.count, number,
+                                          committed, after_all ? number - 1 : d->fed_number);
+    d->change_count++;
+    d->bound_count += chg->bound > committed;
 }
 
 /* Where foreign keys are enforced on the target too, ON DELETE CASCADE takes the rows that the
@@ -372,6 +323,9 @@ void pen_dispatcher_run(void *arg)
             if (txn == NULL && input_done) {
                 pen_parker_cancel(&stream->dispatcher_parker);
                 pen_handover_end(&stream->handover);
+                pen_log(PEN_LOG_DEBUG,
+                        "of %" PRIu64 " changes %" PRIu64 " had to wait for an earlier batch",
+                        d->change_count, d->bound_count);
                 return;
             }
             if (txn == NULL && pen_stream_stopping(stream) != PEN_STOP_ABORT) {

@@ -242,7 +242,8 @@ static double run_keyhash(void)
 {
     static char text[KEYS][12];
     static pen_value values[KEYS];
-    const pen_key_column column = {.index = 0, .form = PEN_KEY_BYTES};
+    const pen_key_column column = {.index = 0, .form = PEN_KEY_INT};
+    const pen_key_spec spec = {.seed = 16385, .columns = &column, .column_count = 1};
     uint64_t state = 7;
     for (size_t i = 0; i < KEYS; i++) {
         int len = snprintf(text[i], sizeof(text[i]), "%lu", next_random(&state) % 10000000);
@@ -253,7 +254,7 @@ static double run_keyhash(void)
     int64_t started_us = pen_now_us();
     for (size_t i = 0; i < HASHED; i++) {
         uint64_t hash = 0;
-        if (pen_keyhash_row(16385, &values[i % KEYS], &column, 1, &hash)) {
+        if (pen_keyhash_row(&spec, &values[i % KEYS], NULL, &hash) == PEN_KEY_HASHED) {
             sum += hash;
         }
     }
