@@ -115,6 +115,7 @@ static pen_stream *stream_create(const pen_options *options, pen_error *err)
     pen_handover_init(&stream->handover, stream->worker_count, &stream->dispatcher_parker,
                       &stream->stop, PEN_STOP_ABORT);
     pen_countdown_init(&stream->workers_left, stream->worker_count);
+    pen_conflicts_init(&stream->conflicts);
     stream->reader_parker.event_fd = -1;
     stream->dispatcher_parker.event_fd = -1;
     stream->progress_parker.event_fd = -1;
@@ -149,6 +150,7 @@ static void stream_destroy(pen_stream *stream)
     pen_parker_deinit(&stream->reader_parker);
     pen_parker_deinit(&stream->dispatcher_parker);
     pen_parker_deinit(&stream->progress_parker);
+    pen_conflicts_deinit(&stream->conflicts);
     pthread_mutex_destroy(&stream->failure_lock);
     free(stream->workers);
     free(stream);
@@ -415,6 +417,28 @@ static void take_signals(pen_run *run)
     }
 }
 
+#define PROGRESS_FIELDS 7
+#define SUMMARY_FIELDS  11
+#define TROUBLE_FIELDS  3
+
+/* Puts what did not go smoothly behind the `count` fields, and gives their number then; `always`:
+ * even where it is nothing. */
+static size_t add_trouble(const pen_stream *stream, bool always, pen_log_field *fields,
+                          size_t count)
+{
+    const pen_log_field trouble[TROUBLE_FIELDS] = {
+        {"retries", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->retries)},
+        {"skipped", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->conflicts.skipped)},
+        {"overwritten", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->conflicts.overwritten)},
+    };
+    for (size_t i = 0; i < TROUBLE_FIELDS; i++) {
+        if (always || trouble[i].u64 > 0) {
+            fields[count++] = trouble[i];
+        }
+    }
+    return count;
+}
+
 static void show(pen_run *run)
 {
     pen_stream *stream = run->stream;
@@ -429,7 +453,7 @@ static void show(pen_run *run)
     char durable[PEN_LSN_TEXT_SIZE];
     uint64_t txns = pen_counter_get(&stream->txns_applied);
     double seconds = (double)(now_us - run->shown_us) / 1e6;
-    const pen_log_field fields[] = {
+    pen_log_field fields[PROGRESS_FIELDS + TROUBLE_FIELDS] = {
         {"transactions", PEN_FIELD_U64, .u64 = txns},
         {"rate", PEN_FIELD_DOUBLE, .real = (double)(txns - run->shown_txns) / seconds},
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
@@ -440,7 +464,8 @@ static void show(pen_run *run)
          .text = pen_lsn_format(pen_cell_read(&stream->durable_lsn), durable)},
         {"memory_mb", PEN_FIELD_U64, .u64 = pen_budget_used(&stream->budget) >> 20},
     };
-    pen_log_fields(PEN_LOG_INFO, "streaming", fields, PEN_COUNTOF(fields));
+    size_t count = add_trouble(stream, false, fields, PROGRESS_FIELDS);
+    pen_log_fields(PEN_LOG_INFO, "streaming", fields, count);
     run->shown_us = now_us;
     run->shown_txns = txns;
 }
@@ -496,7 +521,7 @@ static void summarise(const pen_run *run)
     }
     char applied[PEN_LSN_TEXT_SIZE];
     char durable[PEN_LSN_TEXT_SIZE];
-    const pen_log_field fields[] = {
+    pen_log_field fields[SUMMARY_FIELDS + TROUBLE_FIELDS] = {
         {"reason", PEN_FIELD_TEXT, .text = reason_word(stream->reason)},
         {"transactions", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->txns_applied)},
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
@@ -511,7 +536,8 @@ static void summarise(const pen_run *run)
          .text = pen_lsn_format(pen_cell_read(&stream->durable_lsn), durable)},
         {"memory_peak_mb", PEN_FIELD_U64, .u64 = pen_budget_peak(&stream->budget) >> 20},
     };
-    pen_log_fields(PEN_LOG_INFO, "stream finished", fields, PEN_COUNTOF(fields));
+    size_t count = add_trouble(stream, true, fields, SUMMARY_FIELDS);
+    pen_log_fields(PEN_LOG_INFO, "stream finished", fields, count);
     free(lag);
 }
 
@@ -567,6 +593,7 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
             supervise(&run);
         }
         join_all(&run);
+        pen_conflicts_report(&stream->conflicts);
         summarise(&run);
         ok = stream->failure.kind == PEN_ERROR_NONE;
         if (!ok) {

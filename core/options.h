@@ -16,6 +16,12 @@ typedef enum pen_progress_style {
     PEN_PROGRESS_NONE
 } pen_progress_style;
 
+typedef enum pen_conflict_action {
+    PEN_CONFLICT_ERROR,
+    PEN_CONFLICT_SKIP,
+    PEN_CONFLICT_OVERWRITE
+} pen_conflict_action;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -39,7 +45,8 @@ typedef struct pen_options {
     uint64_t batch_rows;
     uint64_t batch_bytes;
     uint64_t batch_transactions;
-    uint64_t memory;  /* bytes */
+    uint64_t memory; /* bytes */
+    pen_conflict_action on_conflict;
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;
     pen_progress_style progress;

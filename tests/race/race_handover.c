@@ -170,7 +170,7 @@ static bool apply(worker *self, const pen_batch *batch)
     }
     if (committed != number - 1) {
         self->waits++;
-        if (!pen_handover_wait_for_turn(&handover, self->number, number)) {
+        if (pen_handover_wait_for_turn(&handover, self->number, number, true) != PEN_TURN_COME) {
             return false;
         }
     }

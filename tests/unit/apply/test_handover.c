@@ -322,7 +322,7 @@ Test(handover, the_turn_comes_whenever_the_others_commit)
     set_events(3, script);
     do {
         begin();
-        cr_assert(pen_handover_wait_for_turn(&handover, 0, 4));
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 4, true), PEN_TURN_COME);
         cr_assert_not(slept_for_ever, "events at %u %u %u", places[0], places[1], places[2]);
         cr_assert_eq(pen_handover_committed(&handover), 3);
     } while (next_places());
@@ -344,7 +344,7 @@ Test(handover, a_stop_at_any_moment_ends_each_wait)
         cr_assert_null(pen_handover_take(&handover, 0));
         cr_assert_not(slept_for_ever);
         begin();
-        cr_assert_not(pen_handover_wait_for_turn(&handover, 0, 2));
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 2, true), PEN_TURN_STOPPED);
         cr_assert_not(slept_for_ever);
         begin();
         playing = true;
@@ -362,7 +362,7 @@ Test(handover, holders_share_a_place_only_when_far_apart)
     for (uint64_t number = 1; number <= 3 * PEN_HOLDERS; number++) {
         /* Now this one has waited for its turn, now that one; the next to wait is found. */
         unsigned holder = (unsigned)(number % 2);
-        cr_assert(pen_handover_wait_for_turn(&handover, holder, number));
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, holder, number, true), PEN_TURN_COME);
         pen_handover_commit(&handover, number);
     }
     cr_assert_eq(pen_handover_committed(&handover), 3 * PEN_HOLDERS);
