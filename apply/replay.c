@@ -21,6 +21,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* Attempts at a whole batch. What comes again and again may never let so long a transaction through,
+ * where its parts would get on. */
+#define WHOLE_TRIES 3
+
 #define PAUSE_FIRST_MS 10
 #define PAUSE_MOST_MS  5000
 #define TELL_EVERY_US  (1000 * 1000)
@@ -161,7 +165,7 @@ static bool replay_txn(pen_worker *worker, const pen_batch *batch, const pen_txn
     }
 }
 
-/* The batch in one transaction of the target, as long as what stops it may pass. */
+/* The batch in one transaction of the target, a few times while what stops it may pass. */
 static pen_outcome replay_whole(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     for (unsigned tries = 0;; tries++) {
@@ -170,7 +174,7 @@ static pen_outcome replay_whole(pen_worker *worker, const pen_batch *batch, pen_
             return outcome;
         }
         pen_replay_tell(worker, batch, err);
-        if (outcome != PEN_OUTCOME_AGAIN) {
+        if (outcome != PEN_OUTCOME_AGAIN || tries + 1 == WHOLE_TRIES) {
             return outcome;
         }
         if (!pen_replay_pause(worker, tries, err)) {
