@@ -369,3 +369,5 @@ def test_a_lock_request_between_two_batches(pair):
     finally:
         timer.join()
         run.stop()
+    assert run.finished()["retries"] == 1
+    assert pair.same() == 3

@@ -4,12 +4,14 @@ shows doubles."""
 
 import random
 import re
+import signal
 import threading
 import time
 
 import pytest
 
-from lib.program import DONE, FAILED, wait_until
+from lib.pair import lsn_number
+from lib.program import DONE, FAILED, STOPPED, wait_until
 
 EVENTS = "; CREATE TABLE events (what text, n int); ALTER TABLE events REPLICA IDENTITY FULL"
 WORKERS = ("SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'penstock %% worker %%'")
@@ -72,7 +74,7 @@ class Holder:
         self.connection.close()
 
 
-def in_transactions(pair, transactions, seed=0):
+def in_transactions(pair, transactions):
     """Writes each list of statements as one transaction, by a session of its own."""
     connection = pair.source_cluster.connect(pair.name, "owner")
     connection.autocommit = False
@@ -561,3 +563,26 @@ def test_many_conflicts_are_logged_a_few_times_and_counted(pair):
     assert len(counts) == 2 and any("public.t, 250 changes" in c for c in counts)
     assert pair.same_table("events") == 500
     assert pair.on_target("SELECT count(*), sum(n) FROM t") == [(250, 250)]
+
+
+def test_a_barrier_that_fails_is_put_off(pair):
+    """Nothing is reported, and no end is reached, before it is durable."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    pair.penstock.catch_up()
+    target_lock_timeout(pair, "300ms")
+    run = pair.penstock.start()
+    pair.wait_streaming(run)
+    confirmed = pair.confirmed_lsn()
+    holder = Holder(pair, "LOCK TABLE penstock.durable IN ACCESS EXCLUSIVE MODE")
+    pair.on_source("INSERT INTO t VALUES (2)")
+    pair.wait_rows("t", 2, run)
+    run.kill(signal.SIGTERM)
+    wait_until(lambda: warnings(run, "it is tried again"), 20, "a barrier that failed")
+    time.sleep(0.5)
+    assert run.running and pair.confirmed_lsn() == confirmed
+    holder.end()
+    run.wait(30, expect=STOPPED)
+    assert lsn_number(run.finished()["durable_lsn"]) >= lsn_number(run.finished()["committed_lsn"])
+    assert pair.same() == 2
