@@ -185,7 +185,7 @@ def test_families_with_enforced_foreign_keys(pair):
                             f"INSERT INTO events VALUES ('gone', {i})"])
     run = pair.penstock.start(workers=6, batch_transactions=5)
     pair.wait_streaming(run)
-    with Storm(pair, 0.03):
+    with Storm(pair, 0.003):
         in_transactions(pair, history)
         pair.wait_rows("events", 500 + 167, run)
     run.stop()
@@ -563,6 +563,27 @@ def test_many_conflicts_are_logged_a_few_times_and_counted(pair):
     assert len(counts) == 2 and any("public.t, 250 changes" in c for c in counts)
     assert pair.same_table("events") == 500
     assert pair.on_target("SELECT count(*), sum(n) FROM t") == [(250, 250)]
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory": "16MB", "batch_rows": 5}], ids=["small", "large"])
+def test_a_conflict_counts_once_however_often_it_is_tried(pair, limits):
+    """What is behind it in the transaction waits for somebody's lock, again and again."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int)" + EVENTS)
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT i, 0 FROM generate_series(1, 20) i")
+    pair.penstock.catch_up()
+    pair.on_target("DELETE FROM t WHERE id IN (1, 19)")
+    target_lock_timeout(pair, "200ms")
+    holder = Holder(pair, "SELECT * FROM t WHERE id = 18 FOR UPDATE")
+    pair.transaction("UPDATE t SET n = 1", "INSERT INTO events VALUES ('all', 1)")
+    run = pair.penstock.start("--stop-when-caught-up", "--on-conflict", "skip", **limits)
+    wait_until(lambda: len(warnings(run, "55P03")) >= 2, 20, "retries")
+    holder.end()
+    run.wait(30, expect=DONE)
+    assert run.finished()["skipped"] == 2 and run.finished()["retries"] >= 2
+    assert len(warnings(run, "was left out")) == 2
+    assert pair.same_table("events") == 1
+    assert pair.on_target("SELECT count(*), sum(n) FROM t") == [(18, 18)]
 
 
 def test_a_barrier_that_fails_is_put_off(pair):
