@@ -12,44 +12,9 @@ import pytest
 
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
+from lib.storm import WORKERS, Storm
 
 EVENTS = "; CREATE TABLE events (what text, n int); ALTER TABLE events REPLICA IDENTITY FULL"
-WORKERS = ("SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'penstock %% worker %%'")
-
-
-class Storm(threading.Thread):
-    """Cancels what a random worker is at, again and again."""
-
-    def __init__(self, pair, every=0.02):
-        super().__init__()
-        self.pair = pair
-        self.every = every
-        self.over = threading.Event()
-        self.hits = 0
-        self.failure = None
-
-    def run(self):
-        connection = self.pair.target_cluster.connect(self.pair.name)
-        try:
-            with connection.cursor() as cursor:
-                while not self.over.is_set():
-                    cursor.execute(f"SELECT pg_cancel_backend(pid) FROM ({WORKERS} AND state = 'active'"
-                                   " ORDER BY random() LIMIT 1) w", (self.pair.name,))
-                    self.hits += cursor.rowcount
-                    time.sleep(self.every)
-        except Exception as error:  # pylint: disable=broad-except
-            self.failure = error
-        finally:
-            connection.close()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join()
-        assert self.failure is None, self.failure
 
 
 class Holder:
@@ -107,7 +72,7 @@ def warnings(run, words):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("limits", [{}, {"batch_transactions": 1}, {"batch_rows": 7}], ids=str)
+@pytest.mark.parametrize("limits", [{}, {"batch_transactions": 1}, {"batch_rows": 100}], ids=str)
 def test_workers_are_cancelled_under_load(any_pair, limits):
     """Many tables, so that preparations are cancelled too; the last table has no key."""
     pair = any_pair
@@ -316,6 +281,22 @@ def test_a_part_of_a_large_transaction_fails(pair, trouble):
     else:
         assert run.process.returncode == DONE and run.finished()["retries"] > 0, run.stderr
     assert pair.same() == 40001
+
+
+def test_what_was_deferred_is_deferred_again(pair):
+    """A part that is rolled back takes its SET CONSTRAINTS with it."""
+    pair.schema("CREATE TABLE places (id int PRIMARY KEY, place int UNIQUE DEFERRABLE)" + EVENTS)
+    pair.make_slot()
+    pair.on_source("INSERT INTO places SELECT i, i FROM generate_series(1, 20) i")
+    pair.penstock.catch_up()
+    target_lock_timeout(pair, "200ms")
+    holder = Holder(pair, "SELECT * FROM places WHERE id = 15 FOR UPDATE")
+    pair.transaction("UPDATE places SET place = place + 1", "INSERT INTO events VALUES ('moved', 1)")
+    run = pair.penstock.start("--stop-when-caught-up", memory="16MB", batch_rows=5)
+    wait_until(lambda: warnings(run, "55P03") or not run.running, 20, "a lock timeout")
+    holder.end()
+    run.wait(30, expect=DONE)
+    assert pair.same() == 21
 
 
 @pytest.mark.parametrize("choice", ["skip", "overwrite"])
