@@ -14,6 +14,10 @@ void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker
     for (size_t i = 0; i < PEN_HOLDERS; i++) {
         pen_cell_init(&handover->holders[i], 0);
     }
+    for (size_t i = 0; i < PEN_IDLE_MAX; i++) {
+        pen_cell_init(&handover->holding[i], 0);
+        pen_cell_init(&handover->let_go[i], 0);
+    }
 }
 
 void pen_handover_add_worker(pen_handover *handover, unsigned number, pen_parker *parker)
@@ -141,10 +145,15 @@ pen_batch *pen_handover_take(pen_handover *handover, unsigned number)
     if (batch != NULL && pen_flag_lower(&handover->wants_room)) {
         pen_parker_wake(handover->dispatcher);
     }
+    if (batch != NULL) {
+        /* [HOLDING-1] release: pairs with the acquire in pen_handover_holding. */
+        pen_cell_publish(&handover->holding[number], batch->number);
+    }
     return batch;
 }
 
-bool pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uint64_t batch_number)
+pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uint64_t batch_number,
+                                    bool has_locks)
 {
     pen_parker *parker = handover->workers[number];
     /* [HOLDER-1] release and acquire in one exchange: whoever commits the batch before exchanges
@@ -154,12 +163,27 @@ bool pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uint64_
     for (;;) {
         pen_parker_prepare(parker);
         bool turn = pen_handover_committed(handover) == batch_number - 1;
-        if (turn || stopped(handover)) {
+        /* [LETGO-1] acquire: pairs with the release in pen_handover_let_go. */
+        bool let_go = has_locks && pen_cell_read(&handover->let_go[number]) == batch_number;
+        if (turn || let_go || stopped(handover)) {
             pen_parker_cancel(parker);
-            return turn;
+            return turn ? PEN_TURN_COME : let_go ? PEN_TURN_LET_GO : PEN_TURN_STOPPED;
         }
         (void)pen_parker_park(parker, -1, 0, PEN_PARK_FOREVER);
     }
+}
+
+uint64_t pen_handover_holding(const pen_handover *handover, unsigned number)
+{
+    /* [HOLDING-1] acquire: pairs with the release in pen_handover_take. */
+    return pen_cell_read(&handover->holding[number]);
+}
+
+void pen_handover_let_go(pen_handover *handover, unsigned number, uint64_t batch_number)
+{
+    /* [LETGO-1] release: before the wake; pairs with the acquire in pen_handover_wait_for_turn. */
+    pen_cell_publish(&handover->let_go[number], batch_number);
+    pen_parker_wake(handover->workers[number]);
 }
 
 void pen_handover_commit(pen_handover *handover, uint64_t batch_number)

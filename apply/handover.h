@@ -15,6 +15,9 @@
  *   So a parker is prepared before the thread is found in the set or the flag; a wake that came
  *   between these would be lost, and with it the place in the set or the raised flag.
  * - A worker waits for its turn while the batch before commits: [HOLDER-1]. A turn does not pass.
+ * - A worker is told to let go while it goes to sleep: what it is told is published before the
+ * wake, and looked at after the prepare. It is told a batch's number, so that what comes late, when
+ * it has another batch, is nothing.
  */
 #ifndef PEN_APPLY_HANDOVER_H
 #define PEN_APPLY_HANDOVER_H
@@ -41,8 +44,17 @@ typedef struct pen_handover {
     /* workers write */
     PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
     PEN_ALIGNED pen_idle_set idle;
-    PEN_ALIGNED pen_cell holders[PEN_HOLDERS]; /* worker number + 1, 0: nobody yet */
+    PEN_ALIGNED pen_cell holders[PEN_HOLDERS];  /* worker number + 1, 0: nobody yet */
+    PEN_ALIGNED pen_cell holding[PEN_IDLE_MAX]; /* number of the batch that it took last */
+    /* the watchdog writes */
+    PEN_ALIGNED pen_cell let_go[PEN_IDLE_MAX]; /* number of a batch whose locks are in the way */
 } pen_handover;
+
+typedef enum pen_turn {
+    PEN_TURN_COME,
+    PEN_TURN_LET_GO, /* not come, and an earlier batch waits for locks that this one holds */
+    PEN_TURN_STOPPED
+} pen_turn;
 
 /* Main. `handover` is aligned to a cache line. Borrows `dispatcher`, and `stop`, which ends every
  * wait here once it says `stop_at` or more: who publishes that wakes the dispatcher and calls
@@ -74,10 +86,17 @@ void pen_handover_end(pen_handover *handover);
 /* Worker `number`: waits for a batch and gives it, or NULL when none will come. */
 pen_batch *pen_handover_take(pen_handover *handover, unsigned number);
 /* Worker `number`, which holds batch `batch_number`: waits until every batch before it has
- * committed; false when told to stop. */
-PEN_MUST_CHECK bool pen_handover_wait_for_turn(pen_handover *handover, unsigned number,
-                                               uint64_t batch_number);
+ * committed. `has_locks`: its transaction is open on the target, and it wants to know when it is to
+ * let go; it then rolls back and waits again, without. */
+PEN_MUST_CHECK pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsigned number,
+                                                   uint64_t batch_number, bool has_locks);
 /* Worker, whose turn it is: batch `batch_number` has committed; wakes who holds the next one. */
 void pen_handover_commit(pen_handover *handover, uint64_t batch_number);
+
+/* Any thread: number of the batch that worker `number` took last, 0 for none; it may have committed
+ * since. */
+uint64_t pen_handover_holding(const pen_handover *handover, unsigned number);
+/* The watchdog: worker `number` is to let go of the locks that it holds for `batch_number`. */
+void pen_handover_let_go(pen_handover *handover, unsigned number, uint64_t batch_number);
 
 #endif

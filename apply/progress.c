@@ -1,5 +1,6 @@
 #include "apply/progress.h"
 
+#include "apply/watchdog.h"
 #include "core/log.h"
 
 #include <stdio.h>
@@ -15,8 +16,10 @@ struct pen_progress {
     pen_stream *stream;
     pen_pgconn *control;
     pen_checkpoint_file *file;
+    pen_watchdog *watchdog;
     pen_lsn durable_lsn;
     int64_t moved_us; /* when durable_lsn last moved */
+    int64_t told_us;  /* when a line told of a barrier that failed */
 };
 
 pen_progress *pen_progress_create(pen_stream *stream, pen_pgconn *control,
@@ -27,6 +30,7 @@ pen_progress *pen_progress_create(pen_stream *stream, pen_pgconn *control,
     progress->control = control;
     pen_pgconn_make_stoppable(control, &stream->progress_parker, &stream->stop, PEN_STOP_ABORT);
     progress->file = file;
+    progress->watchdog = pen_watchdog_create(stream, control);
     progress->durable_lsn = stream->resume.reported_lsn;
     return progress;
 }
@@ -34,6 +38,7 @@ pen_progress *pen_progress_create(pen_stream *stream, pen_pgconn *control,
 void pen_progress_destroy(pen_progress *progress)
 {
     if (progress != NULL) {
+        pen_watchdog_destroy(progress->watchdog);
         pen_pgconn_close(progress->control);
         pen_checkpoint_close(progress->file);
         free(progress);
@@ -92,8 +97,23 @@ static bool checkpoint(pen_progress *progress, pen_lsn applied, pen_error *err)
     return pen_checkpoint_submit(progress->file, &cp, err);
 }
 
-/* One look at what is new. `last`: nothing more will be applied. */
-static bool advance(pen_progress *progress, bool last, pen_error *err)
+/* A barrier that was cancelled, or waited too long for a lock, is tried again in the next round:
+ * nothing was reported that is not durable. */
+static bool put_off(pen_progress *progress, const pen_error *err)
+{
+    if (!pen_sqlstate_passes(err->sqlstate)) {
+        return false;
+    }
+    int64_t now_us = pen_now_us();
+    if (now_us - progress->told_us > IDLE_EVERY_US) {
+        progress->told_us = now_us;
+        pen_log(PEN_LOG_WARN, "%s; it is tried again", err->text);
+    }
+    return true;
+}
+
+/* One look at what is new. `last`: nothing more will be applied. *done: all that was is durable. */
+static bool advance(pen_progress *progress, bool last, bool *done, pen_error *err)
 {
     pen_stream *stream = progress->stream;
     /* [IDLE-1] acquire: read first. Everything that committed before it was handed over before, so
@@ -108,12 +128,14 @@ static bool advance(pen_progress *progress, bool last, pen_error *err)
     bool may_move =
         last || stream->stop_lsn != PEN_LSN_NONE || now_us - progress->moved_us >= IDLE_EVERY_US;
     bool idle_moves = all_applied && idle > progress->durable_lsn && may_move;
+    *done = true;
     if (applied <= progress->durable_lsn && !idle_moves) {
         return true;
     }
     /* While transactions are applied anyway, the idle position rides along. */
     if (!barrier(progress, all_applied ? idle : PEN_LSN_NONE, err)) {
-        return false;
+        *done = false;
+        return put_off(progress, err);
     }
     progress->moved_us = now_us;
     if (!checkpoint(progress, applied, err)) {
@@ -128,6 +150,7 @@ static bool advance(pen_progress *progress, bool last, pen_error *err)
 static bool run(pen_progress *progress, pen_error *err)
 {
     pen_stream *stream = progress->stream;
+    bool done = true; /* false: the barrier is to be tried again */
     for (;;) {
         pen_parker_prepare(&stream->progress_parker);
         if (pen_stream_stopping(stream) == PEN_STOP_ABORT) {
@@ -138,7 +161,7 @@ static bool run(pen_progress *progress, pen_error *err)
          * pen_stream_worker_done. */
         bool last = pen_cell_read(&stream->workers_done);
         int happened = 0;
-        if (!last) {
+        if (!last || !done) {
             happened =
                 pen_parker_park(&stream->progress_parker, pen_pgconn_socket(progress->control),
                                 PEN_PARK_READABLE, BARRIER_EVERY_MS);
@@ -150,10 +173,11 @@ static bool run(pen_progress *progress, pen_error *err)
         if ((happened & PEN_PARK_READABLE) && !pen_pgconn_consume(progress->control, err)) {
             return false;
         }
-        if (!pen_checkpoint_poll(progress->file, err) || !advance(progress, last, err)) {
+        if (!pen_checkpoint_poll(progress->file, err) || !advance(progress, last, &done, err) ||
+            (!last && !pen_watchdog_look(progress->watchdog, err))) {
             return false;
         }
-        if (last) {
+        if (last && done) {
             return pen_checkpoint_flush(progress->file, err);
         }
     }

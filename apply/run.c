@@ -246,6 +246,7 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
               pen_statedir_open(options->dir, &run->statedir, err) && open_signals(run, err) &&
               run_until_end(run, reason, err);
     if (run->began) {
+        pen_conflicts_report(&run->stream->conflicts);
         pen_show_summary(run, *reason);
         if (!ok) {
             pen_stream_advise(err);

@@ -6,8 +6,7 @@
 
 /* Why each group:
  * - the same text must be the same value here as on the source's stream;
- * - no timeout of the server's or role's default may end a session that only waits for its turn,
- * but a lock that stays taken must end as an error in the end;
+ * - no timeout of the server's or role's default may end a session that only waits for its turn;
  * - row security must not hide rows silently: off makes the server say so instead;
  * - plans: a generic plan made while a table was small would stay a sequential scan for ever; JIT
  *   compiles for 100 ms what runs for 0.04 ms;
@@ -18,12 +17,18 @@ static const char *const row_settings =
     "SET xmloption = 'content'; SET search_path = ''; "
     "SET default_transaction_read_only = off; "
     "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-    "SET idle_session_timeout = 0; SET lock_timeout = '5min'; "
+    "SET idle_session_timeout = 0; "
     "SET row_security = off; "
     "SET plan_cache_mode = 'force_generic_plan'; SET jit = off; SET enable_seqscan = off; "
     "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; "
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
     "SET client_connection_check_interval = '10s'; ";
+
+/* A worker that stands in the queue for a lock holds others up: in the end it goes out, and queues
+ * anew. A role that has a lock_timeout on the target has it for a reason, so that counts. */
+static const char *const lock_timeout =
+    "SELECT pg_catalog.set_config('lock_timeout', '5min', false)"
+    " WHERE pg_catalog.current_setting('lock_timeout') = '0'";
 
 bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen_error *err)
 {
@@ -50,7 +55,8 @@ bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen
              version >= 170000 ? "; SET transaction_timeout = 0" : "",
              options->replica_role ? "; SET session_replication_role = replica" : "");
     if (!pen_pgconn_exec(made, "set up the session", row_settings, 0, NULL, NULL, err) ||
-        !pen_pgconn_exec(made, "set up the session", rest, 0, NULL, NULL, err)) {
+        !pen_pgconn_exec(made, "set up the session", rest, 0, NULL, NULL, err) ||
+        !pen_pgconn_exec(made, "set up the session", lock_timeout, 0, NULL, NULL, err)) {
         goto fail;
     }
     *conn = made;

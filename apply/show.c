@@ -8,6 +8,28 @@
 #define SHOW_WATCHED_US (2 * 1000 * 1000)
 #define SHOW_LOGGED_US  (10 * 1000 * 1000)
 
+#define PROGRESS_FIELDS 8
+#define SUMMARY_FIELDS  12
+#define TROUBLE_FIELDS  3
+
+/* Puts what did not go smoothly behind the `count` fields, and gives their number then; `always`:
+ * even where it is nothing. */
+static size_t add_trouble(const pen_stream *stream, bool always, pen_log_field *fields,
+                          size_t count)
+{
+    const pen_log_field trouble[TROUBLE_FIELDS] = {
+        {"retries", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->retries)},
+        {"skipped", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->conflicts.skipped)},
+        {"overwritten", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->conflicts.overwritten)},
+    };
+    for (size_t i = 0; i < TROUBLE_FIELDS; i++) {
+        if (always || trouble[i].u64 > 0) {
+            fields[count++] = trouble[i];
+        }
+    }
+    return count;
+}
+
 void pen_show_progress(pen_run *run)
 {
     pen_stream *stream = run->stream;
@@ -22,7 +44,7 @@ void pen_show_progress(pen_run *run)
     char durable[PEN_LSN_TEXT_SIZE];
     uint64_t txns = pen_counter_get(&stream->txns_applied);
     double seconds = (double)(now_us - run->shown_us) / 1e6;
-    const pen_log_field fields[] = {
+    pen_log_field fields[PROGRESS_FIELDS + TROUBLE_FIELDS] = {
         {"transactions", PEN_FIELD_U64, .u64 = txns},
         {"rate", PEN_FIELD_DOUBLE, .real = (double)(txns - run->shown_txns) / seconds},
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
@@ -34,7 +56,8 @@ void pen_show_progress(pen_run *run)
         {"disk", PEN_FIELD_TEXT, .text = pen_cell_read(&stream->disk_full) ? "full" : "ok"},
         {"memory_mb", PEN_FIELD_U64, .u64 = pen_budget_used(&stream->budget) >> 20},
     };
-    pen_log_fields(PEN_LOG_INFO, "streaming", fields, PEN_COUNTOF(fields));
+    size_t count = add_trouble(stream, false, fields, PROGRESS_FIELDS);
+    pen_log_fields(PEN_LOG_INFO, "streaming", fields, count);
     run->shown_us = now_us;
     run->shown_txns = txns;
 }
@@ -78,7 +101,7 @@ void pen_show_summary(const pen_run *run, pen_stop_reason reason)
     const pen_histogram *lag = &run->lag;
     char applied[PEN_LSN_TEXT_SIZE];
     char durable[PEN_LSN_TEXT_SIZE];
-    const pen_log_field fields[] = {
+    pen_log_field fields[SUMMARY_FIELDS + TROUBLE_FIELDS] = {
         {"reason", PEN_FIELD_TEXT, .text = reason_word(reason)},
         {"transactions", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->txns_applied)},
         {"rows", PEN_FIELD_U64, .u64 = pen_counter_get(&stream->changes_applied)},
@@ -94,5 +117,6 @@ void pen_show_summary(const pen_run *run, pen_stop_reason reason)
          .text = pen_lsn_format(pen_cell_read(&stream->durable_lsn), durable)},
         {"memory_peak_mb", PEN_FIELD_U64, .u64 = pen_budget_peak(&stream->budget) >> 20},
     };
-    pen_log_fields(PEN_LOG_INFO, "stream finished", fields, PEN_COUNTOF(fields));
+    size_t count = add_trouble(stream, true, fields, SUMMARY_FIELDS);
+    pen_log_fields(PEN_LOG_INFO, "stream finished", fields, count);
 }

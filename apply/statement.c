@@ -28,13 +28,15 @@ struct pen_statements {
     entry **buckets; /* open addressing, capacity a power of two */
     size_t capacity;
     size_t count;
+    unsigned generation;
     uint8_t *scratch; /* the bitmap of the change looked up */
     size_t scratch_size;
 };
 
-pen_statements *pen_statements_create(void)
+pen_statements *pen_statements_create(unsigned generation)
 {
     pen_statements *made = pen_calloc(1, sizeof(*made));
+    made->generation = generation;
     made->capacity = 64;
     made->buckets = pen_calloc(made->capacity, sizeof(entry *));
     return made;
@@ -244,9 +246,9 @@ static void add_update(builder *b, const pen_change *chg, bool check_identity)
 
 /* An update of a table with GENERATED ALWAYS columns: an UPDATE where these did not change, and
  * where they did, the row is taken out and put in again with OVERRIDING SYSTEM VALUE; what did not
- * come is taken from the row that was there. Exactly one of the two finds the row, in one statement
- * that guards itself. */
-static void build_identity_update(builder *b, const pen_change *chg)
+ * come is taken from the row that was there. Exactly one of the two finds the row, in one
+ * statement, whose tag counts the rows of both unless it guards itself. */
+static void build_identity_update(builder *b, const pen_change *chg, bool guarded)
 {
     const pen_target *target = b->target;
     pen_text_append(&b->sql, "WITH u AS (");
@@ -277,10 +279,10 @@ static void build_identity_update(builder *b, const pen_change *chg)
         }
         prefix = ", ";
     }
-    pen_text_appendf(&b->sql,
-                     "%s FROM d RETURNING 1) SELECT 1 / ((SELECT pg_catalog.count(*) FROM u) +"
-                     " (SELECT pg_catalog.count(*) FROM i) = 1)::pg_catalog.int4",
-                     target->extra_columns);
+    pen_text_appendf(&b->sql, "%s FROM d RETURNING 1) ", target->extra_columns);
+    pen_text_append(&b->sql, guarded ? "SELECT 1 / ((SELECT pg_catalog.count(*) FROM u) +"
+                                       " (SELECT pg_catalog.count(*) FROM i) = 1)::pg_catalog.int4"
+                                     : "SELECT 1 FROM u UNION ALL SELECT 1 FROM i");
 }
 
 static void build_delete(builder *b)
@@ -300,7 +302,7 @@ static void add_guard(builder *b, const pen_change *chg)
     free(plain);
 }
 
-static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t number)
+static void build(pen_statement *st, const pen_change *chg, bool guarded, const char *name)
 {
     PEN_ASSERT(chg->kind != PEN_CHANGE_TRUNCATE); /* its text is made each time */
     const pen_target *target = chg->rel->target;
@@ -310,9 +312,8 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
     st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
     st->param_old = pen_calloc(most, sizeof(*st->param_old));
     st->param_types = pen_calloc(most, sizeof(*st->param_types));
-    /* Whether a row is missing that may be missing, only the server can tell in time. */
-    st->guarded = guarded || chg->may_be_missing;
-    snprintf(st->name, sizeof(st->name), "penstock_%zu", number);
+    st->expected_rows = guarded ? PEN_ROWS_ANY : chg->may_be_missing ? PEN_ROWS_AT_MOST_ONE : 1;
+    snprintf(st->name, sizeof(st->name), "%s", name);
     switch ((pen_change_kind)chg->kind) {
     case PEN_CHANGE_INSERT:
         build_insert(&b);
@@ -325,8 +326,7 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
             break;
         }
         if (tells_identity(target, chg)) {
-            build_identity_update(&b, chg);
-            st->guarded = true;
+            build_identity_update(&b, chg, guarded);
             st->sql = pen_text_take(&b.sql);
             return;
         }
@@ -338,7 +338,7 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, size_t
     case PEN_CHANGE_TRUNCATE:
         break;
     }
-    if (st->guarded) {
+    if (guarded) {
         add_guard(&b, chg);
     }
     st->sql = pen_text_take(&b.sql);
@@ -430,7 +430,9 @@ pen_statement *pen_statements_for(pen_statements *statements, const pen_change *
     if (wanted.unchanged != NULL) {
         made->shape.unchanged = memcpy(pen_malloc(bitmap_size), wanted.unchanged, bitmap_size);
     }
-    build(&made->statement, chg, guarded, statements->count);
+    char name[sizeof(made->statement.name)];
+    snprintf(name, sizeof(name), "p%u_%zu", statements->generation, statements->count);
+    build(&made->statement, chg, guarded, name);
     statements->buckets[at] = made;
     if (++statements->count * 2 > statements->capacity) {
         grow(statements);

@@ -11,12 +11,13 @@
 
 #include "apply/relation.h"
 #include "core/error.h"
+#include "io/pipeline.h"
 
 typedef struct pen_statement {
     char name[24];
     char *sql;
-    bool prepared; /* sent for preparation on this session */
-    bool guarded;  /* it aborts by itself on a wrong row count, and its tag tells nothing */
+    pen_prepared prepared; /* on this session */
+    int64_t expected_rows; /* what its tag must count; PEN_ROWS_ANY when it guards itself */
     uint32_t param_count;
     /* parameter i is the value of column param_columns[i] of the old or new tuple */
     uint16_t *param_columns;
@@ -27,14 +28,17 @@ typedef struct pen_statement {
 
 typedef struct pen_statements pen_statements;
 
-pen_statements *pen_statements_create(void);
+/* `generation` goes into the statements' names: those of an earlier cache of the same session may
+ * still be there. */
+pen_statements *pen_statements_create(unsigned generation);
 void pen_statements_destroy(pen_statements *statements); /* NULL is nothing */
 /* How many statements it holds. */
 size_t pen_statements_count(const pen_statements *statements);
 
 /* The statement for `chg` (insert, update or delete), made when its shape is new. `guarded`: it
  * aborts by a division by zero unless it changed exactly one row, so that its count need not be
- * looked at before what follows runs. */
+ * looked at before what follows runs. Otherwise its tag counts the rows, and a division by zero is
+ * one of the target's own. */
 pen_statement *pen_statements_for(pen_statements *statements, const pen_change *chg, bool guarded);
 
 /* Fills the parameter arrays (of at least param_count elements); the values are borrowed from

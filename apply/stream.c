@@ -103,6 +103,7 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
     for (size_t i = 0; i < PEN_COUNTOF(parkers); i++) {
         parkers[i]->event_fd = -1;
     }
+    pen_conflicts_init(&made->conflicts);
     pen_budget_init(&made->budget, options->memory, &made->reader_parker);
     pen_place_init(&made->next_intake);
     init_run(made);
@@ -146,6 +147,7 @@ void pen_stream_destroy(pen_stream *stream)
     pen_parker_deinit(&stream->dispatcher_parker);
     pen_parker_deinit(&stream->progress_parker);
     pthread_mutex_destroy(&stream->failure_lock);
+    pen_conflicts_deinit(&stream->conflicts);
     pen_format_deinit(&stream->format);
     free(stream->workers);
     free(stream);

@@ -20,6 +20,8 @@
  *   is one open batch at a time, and the worker that holds the earliest one waits for nobody.
  * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
  *   committed what it holds.
+ * - A batch waits on the target for a lock of a later one, by way of somebody's request perhaps:
+ *   the watchdog (apply/watchdog.h) tells the later one to let go.
  * - The reader waits for memory only while transactions that will give memory back are under way:
  *   with none, it goes beyond the budget rather than wait for itself.
  *
@@ -31,6 +33,7 @@
 
 #include "apply/format.h"
 #include "apply/handover.h"
+#include "apply/onconflict.h"
 #include "apply/resume.h"
 #include "core/histogram.h"
 #include "core/options.h"
@@ -100,6 +103,8 @@ typedef struct pen_stream {
     pen_counter txns_applied;
     pen_counter changes_applied;
     pen_counter batches_applied;
+    pen_counter retries;     /* rolled back and applied again */
+    pen_conflicts conflicts; /* under its lock */
 
     /* progress writes */
     PEN_ALIGNED pen_cell durable_lsn; /* everything before it is durable on the target */

@@ -2,13 +2,16 @@
  * Thread:  pen_worker_run is the worker's thread; init and deinit are main's.
  * Owns:    one target connection in pipeline mode, its prepared statements, and the batch it holds.
  * Flow:    the open batch in; rows and the progress row in one transaction on the target out; then
- *          the next worker in the commit chain is woken, directly. */
+ *          the next worker in the commit chain is woken, directly.
+ *
+ * A large transaction goes by apply/large.c; what fails is applied anew by apply/replay.c, row by
+ * row by apply/rows.c, and told by apply/explain.c. */
 #ifndef PEN_APPLY_WORKER_H
 #define PEN_APPLY_WORKER_H
 
-#include "apply/statement.h"
+#include "apply/onconflict.h"
+#include "apply/sender.h"
 #include "apply/stream.h"
-#include "io/pipeline.h"
 
 /* Segments of a large transaction that are sent before their results are waited for and their
  * memory is given back. */
@@ -19,18 +22,21 @@ typedef struct pen_worker {
     unsigned number; /* from 0 */
     pen_parker parker;
     pen_thread thread;
-    pen_pipeline *pipeline;
-    pen_statements *statements;
-    bool deferred; /* the open transaction checks its deferrable constraints at COMMIT */
-    /* segments of a large transaction that were sent and are not settled; a failed change may lie
-     * in them */
-    pen_segment *sent[PEN_FED_AT_ONCE];
+    int backend_pid; /* set before the thread starts, then read-only */
+    pen_sender sender;
+    /* of the batch under way */
+    const pen_txn *next_txn;     /* the first one that is not on the target */
+    pen_lsn previous_commit_lsn; /* what the progress row says before that one */
+    pen_failure failure;         /* what failed last */
+    pen_conflict_list conflicts; /* that --on-conflict has settled, in the open transaction */
+    /* segments of a large transaction that were sent and are not settled; they may be sent again */
+    pen_segment *sent_first;
+    pen_segment *sent_last;
     size_t sent_count;
-    /* parameters of the statement at hand, grown as needed */
-    const char **values;
-    int *lengths;
-    int *formats;
-    size_t capacity;
+    /* replays */
+    uint64_t random;         /* for the jitter of waits */
+    int64_t retry_logged_us; /* when a line told of one */
+    uint64_t retries_untold; /* since then */
     pen_histogram lag; /* source commit to seen committed here, microseconds; the worker writes */
 } pen_worker;
 
@@ -40,5 +46,10 @@ PEN_MUST_CHECK bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsi
                                     pen_pgconn *conn, pen_error *err);
 void pen_worker_deinit(pen_worker *worker);
 void pen_worker_run(void *worker);
+
+/* For the worker's other files. */
+
+/* The worker's thread: `txn`, the next one, is visible on the target; `change_count` of it. */
+void pen_worker_applied(pen_worker *worker, const pen_txn *txn, uint64_t change_count);
 
 #endif

@@ -25,6 +25,11 @@ typedef enum pen_format_choice {
     PEN_FORMAT_BINARY,
     PEN_FORMAT_TEXT
 } pen_format_choice;
+typedef enum pen_conflict_action {
+    PEN_CONFLICT_ERROR,
+    PEN_CONFLICT_SKIP,
+    PEN_CONFLICT_OVERWRITE
+} pen_conflict_action;
 
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
@@ -54,6 +59,7 @@ typedef struct pen_options {
     pen_ack ack;
     char *capture; /* path, or NULL */
     pen_format_choice format;
+    pen_conflict_action on_conflict;
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;
     pen_progress_style progress;

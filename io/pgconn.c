@@ -62,6 +62,17 @@ pen_error_kind pen_sqlstate_kind(const char *sqlstate)
                                                                   : PEN_ERROR_FATAL;
 }
 
+bool pen_sqlstate_passes(const char *sqlstate)
+{
+    static const char *const passing[] = {"40001", "40P01", "55P03", "57014"};
+    for (size_t i = 0; i < PEN_COUNTOF(passing); i++) {
+        if (strcmp(sqlstate, passing[i]) == 0) {
+            return true;
+        }
+    }
+    return has_class(sqlstate, "53");
+}
+
 bool pen_pgconn_error(const pen_pgconn *conn, const char *what, pen_error *err)
 {
     char words[1024];

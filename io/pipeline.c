@@ -15,6 +15,7 @@ typedef enum item_kind { ITEM_PREPARE, ITEM_EXECUTE, ITEM_SYNC } item_kind;
 /* One thing sent and not yet answered. */
 typedef struct item {
     const void *subject;
+    pen_prepared *prepared; /* of a preparation, or NULL */
     int64_t expected_rows;
     uint32_t bytes;
     uint8_t kind; /* item_kind */
@@ -35,7 +36,7 @@ struct pen_pipeline {
     size_t unflushed; /* bytes queued since the last flush request */
     /* the first failure */
     bool failed;
-    bool failed_count;
+    int64_t failed_rows; /* -1: it was not the count */
     const void *failed_subject;
     pen_error failure;
 };
@@ -48,6 +49,7 @@ bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *sto
     made->parker = parker;
     made->stop = stop;
     made->stop_at = stop_at;
+    made->failed_rows = -1;
     made->capacity = 256;
     made->items = pen_calloc(made->capacity, sizeof(*made->items));
     if (!pen_pgconn_set_nonblocking(conn, err) || !pen_pgconn_enter_pipeline(conn, err)) {
@@ -72,13 +74,18 @@ const void *pen_pipeline_failed(const pen_pipeline *pipeline)
     return pipeline->failed_subject;
 }
 
-bool pen_pipeline_failed_count(const pen_pipeline *pipeline)
+int64_t pen_pipeline_failed_rows(const pen_pipeline *pipeline)
 {
-    return pipeline->failed_count;
+    return pipeline->failed_rows;
 }
 
-static void push_item(pen_pipeline *p, item_kind kind, const void *subject, int64_t expected_rows,
-                      size_t bytes)
+bool pen_pipeline_can_reset(const pen_pipeline *pipeline)
+{
+    return pipeline->failed;
+}
+
+static item *push_item(pen_pipeline *p, item_kind kind, const void *subject, int64_t expected_rows,
+                       size_t bytes)
 {
     if (p->tail - p->head == p->capacity) {
         item *grown = pen_calloc(p->capacity * 2, sizeof(*grown));
@@ -92,43 +99,55 @@ static void push_item(pen_pipeline *p, item_kind kind, const void *subject, int6
         p->capacity *= 2;
     }
     uint32_t counted = bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)bytes;
-    p->items[p->tail++ & (p->capacity - 1)] = (item){.subject = subject,
-                                                     .expected_rows = expected_rows,
-                                                     .bytes = counted,
-                                                     .kind = (uint8_t)kind};
+    item *it = &p->items[p->tail++ & (p->capacity - 1)];
+    *it = (item){.subject = subject,
+                 .expected_rows = expected_rows,
+                 .bytes = counted,
+                 .kind = (uint8_t)kind};
     p->in_flight += counted;
     p->unflushed += counted;
+    return it;
 }
 
-static void keep_failure(pen_pipeline *p, const item *it, bool wrong_count)
+static void keep_failure(pen_pipeline *p, const item *it, int64_t wrong_rows)
 {
     p->failed = true;
-    p->failed_count = wrong_count;
+    p->failed_rows = wrong_rows;
     p->failed_subject = it->subject;
+}
+
+static bool is_right_count(int64_t expected, int64_t rows)
+{
+    return expected == PEN_ROWS_ANY || expected == PEN_ROWS_COMMIT || rows == expected ||
+           (expected == PEN_ROWS_AT_MOST_ONE && (rows == 0 || rows == 1));
 }
 
 /* Judges one result of `it`. */
 static void judge(pen_pipeline *p, const item *it, const pen_pgresult *res)
 {
     pen_result_status status = pen_pgresult_status(res);
+    if (it->prepared != NULL) {
+        *it->prepared = status == PEN_RESULT_OK ? PEN_PREPARED_YES : PEN_PREPARED_NO;
+    }
     if (p->failed || status == PEN_RESULT_SYNC) {
         return; /* what follows a failure was skipped, and is not worth a second message */
     }
     if (status == PEN_RESULT_ERROR || status == PEN_RESULT_SKIPPED) {
         pen_pgresult_error(res, it->kind == ITEM_PREPARE ? "prepare a statement" : "apply",
                            &p->failure);
-        keep_failure(p, it, false);
-    } else if (it->kind == ITEM_EXECUTE && it->expected_rows != PEN_ROWS_ANY &&
-               pen_pgresult_affected(res) != it->expected_rows) {
+        keep_failure(p, it, -1);
+    } else if (it->kind == ITEM_EXECUTE &&
+               !is_right_count(it->expected_rows, pen_pgresult_affected(res))) {
         pen_error_set(&p->failure, PEN_ERROR_CONFLICT,
-                      "the statement changed %" PRId64 " rows instead of %" PRId64,
-                      pen_pgresult_affected(res), it->expected_rows);
-        keep_failure(p, it, true);
-    } else if (it->kind == ITEM_EXECUTE && strcmp(pen_pgresult_tag(res), "ROLLBACK") == 0) {
+                      "the statement changed %" PRId64 " rows instead of one",
+                      pen_pgresult_affected(res));
+        keep_failure(p, it, pen_pgresult_affected(res));
+    } else if (it->kind == ITEM_EXECUTE && it->expected_rows == PEN_ROWS_COMMIT &&
+               strcmp(pen_pgresult_tag(res), "COMMIT") != 0) {
         /* COMMIT of a transaction that had failed answers ROLLBACK, and is no error to libpq. */
         pen_error_set(&p->failure, PEN_ERROR_FATAL,
                       "the transaction was rolled back by the server");
-        keep_failure(p, it, false);
+        keep_failure(p, it, -1);
     }
 }
 
@@ -212,20 +231,24 @@ static bool pace(pen_pipeline *p, pen_error *err)
 }
 
 bool pen_pipeline_prepare(pen_pipeline *pipeline, const char *name, const char *sql,
-                          const void *subject, pen_error *err)
+                          const void *subject, pen_prepared *prepared, pen_error *err)
 {
-    return pen_pipeline_prepare_typed(pipeline, name, sql, 0, NULL, subject, err);
+    return pen_pipeline_prepare_typed(pipeline, name, sql, 0, NULL, subject, prepared, err);
 }
 
 bool pen_pipeline_prepare_typed(pen_pipeline *pipeline, const char *name, const char *sql,
                                 uint32_t type_count, const uint32_t *types, const void *subject,
-                                pen_error *err)
+                                pen_prepared *prepared, pen_error *err)
 {
     if (!pen_pgconn_send_prepare(pipeline->conn, name, sql, (int)type_count, types, err)) {
         return false;
     }
-    push_item(pipeline, ITEM_PREPARE, subject, PEN_ROWS_ANY,
-              strlen(sql) + 4 * (size_t)type_count + 64);
+    item *it = push_item(pipeline, ITEM_PREPARE, subject, PEN_ROWS_ANY,
+                         strlen(sql) + 4 * (size_t)type_count + 64);
+    it->prepared = prepared;
+    if (prepared != NULL) {
+        *prepared = PEN_PREPARED_SENT;
+    }
     return pace(pipeline, err);
 }
 
@@ -241,17 +264,43 @@ bool pen_pipeline_execute(pen_pipeline *pipeline, const char *name, int value_co
     for (int i = 0; i < value_count; i++) {
         bytes += 8 + (values[i] == NULL ? 0 : (size_t)lengths[i]);
     }
-    push_item(pipeline, ITEM_EXECUTE, subject, expected_rows, bytes);
+    (void)push_item(pipeline, ITEM_EXECUTE, subject, expected_rows, bytes);
     return pace(pipeline, err);
+}
+
+static bool send_sync(pen_pipeline *p, pen_error *err)
+{
+    if (!pen_pgconn_send_sync(p->conn, err)) {
+        return false;
+    }
+    (void)push_item(p, ITEM_SYNC, NULL, PEN_ROWS_ANY, 8);
+    return true;
+}
+
+bool pen_pipeline_reset(pen_pipeline *pipeline, pen_error *err)
+{
+    PEN_ASSERT(pipeline->failed);
+    if (!send_sync(pipeline, err)) {
+        return false;
+    }
+    pipeline->unflushed = 0;
+    while (pipeline->head != pipeline->tail) {
+        if (!step(pipeline, err)) {
+            return false;
+        }
+    }
+    pipeline->failed = false;
+    pipeline->failed_rows = -1;
+    pipeline->failed_subject = NULL;
+    return true;
 }
 
 bool pen_pipeline_drain(pen_pipeline *pipeline, bool sync, pen_error *err)
 {
     if (sync) {
-        if (!pen_pgconn_send_sync(pipeline->conn, err)) {
+        if (!send_sync(pipeline, err)) {
             return false;
         }
-        push_item(pipeline, ITEM_SYNC, NULL, PEN_ROWS_ANY, 8);
     } else if (!pen_pgconn_send_flush_request(pipeline->conn, err)) {
         return false;
     }

@@ -19,7 +19,17 @@
 
 typedef struct pen_pipeline pen_pipeline;
 
-#define PEN_ROWS_ANY (-1) /* the statement guards itself, or its count does not matter */
+#define PEN_ROWS_ANY         (-1) /* the statement guards itself, or its count does not matter */
+#define PEN_ROWS_AT_MOST_ONE (-2)
+#define PEN_ROWS_COMMIT      (-3) /* a COMMIT: its tag must say that it was none of a ROLLBACK */
+
+/* Whether a session has a prepared statement: a preparation that the server skipped, because
+ * something before it had failed, is none; one in a transaction that was rolled back stays. */
+typedef enum pen_prepared {
+    PEN_PREPARED_NO,
+    PEN_PREPARED_SENT, /* not answered yet */
+    PEN_PREPARED_YES
+} pen_prepared;
 
 /* Takes `conn`, also when it fails, and puts it into pipeline mode. While it waits, `parker`
  * (borrowed) is listened to as well: when `stop` (borrowed) reaches `stop_at`, waiting ends with an
@@ -29,17 +39,19 @@ PEN_MUST_CHECK bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, cons
 void pen_pipeline_close(pen_pipeline *pipeline); /* NULL is nothing */
 
 /* Queues the preparation of a statement, and its execution. `subject` is given back by
- * pen_pipeline_failed when this one fails. `expected_rows` is compared with the command's tag when
+ * pen_pipeline_failed when this one fails. *prepared (NULL: nobody wants to know) follows what the
+ * server answers, and must live until then. `expected_rows` is compared with the command's tag when
  * the result comes. Both may send and take in results when more than the bound is in flight.
  * Parameters are text (format 0) or binary (1); they are copied. */
 PEN_MUST_CHECK bool pen_pipeline_prepare(pen_pipeline *pipeline, const char *name, const char *sql,
-                                         const void *subject, pen_error *err);
+                                         const void *subject, pen_prepared *prepared,
+                                         pen_error *err);
 /* The same, telling the types (OIDs) of the first `type_count` parameters, of which the server
  * infers those that are 0. */
 PEN_MUST_CHECK bool pen_pipeline_prepare_typed(pen_pipeline *pipeline, const char *name,
                                                const char *sql, uint32_t type_count,
                                                const uint32_t *types, const void *subject,
-                                               pen_error *err);
+                                               pen_prepared *prepared, pen_error *err);
 PEN_MUST_CHECK bool pen_pipeline_execute(pen_pipeline *pipeline, const char *name, int value_count,
                                          const char *const *values, const int *lengths,
                                          const int *formats, int64_t expected_rows,
@@ -50,9 +62,18 @@ PEN_MUST_CHECK bool pen_pipeline_execute(pen_pipeline *pipeline, const char *nam
  * again. */
 PEN_MUST_CHECK bool pen_pipeline_drain(pen_pipeline *pipeline, bool sync, pen_error *err);
 
-/* What a failed statement was about, or NULL: valid after a function above returned false. */
+/* After a function above returned false: true when it was a statement that failed, or changed a
+ * wrong number of rows; then the connection can go on, once it was reset. False: it is lost, or the
+ * wait was stopped. */
+bool pen_pipeline_can_reset(const pen_pipeline *pipeline);
+/* What the failed statement was about, or NULL. */
 const void *pen_pipeline_failed(const pen_pipeline *pipeline);
-/* True when the failed statement ran but its row count was wrong. */
-bool pen_pipeline_failed_count(const pen_pipeline *pipeline);
+/* How many rows it changed, when that was the failure, else -1. */
+int64_t pen_pipeline_failed_rows(const pen_pipeline *pipeline);
+/* Leaves the failure behind: ends the group that it was in, and lets go what was sent in it. An
+ * open transaction stays open, and after an error of the server it can only be rolled back, whole
+ * or to a savepoint. Everything that was queued runs, or was skipped: so nothing may be queued
+ * behind a count that matters before that was looked at. */
+PEN_MUST_CHECK bool pen_pipeline_reset(pen_pipeline *pipeline, pen_error *err);
 
 #endif

@@ -331,7 +331,6 @@ def test_sessions_that_are_ended_at_any_moment_under_load(pair):
     assert pair.same() > 0
 
 
-@pytest.mark.xfail(strict=True, reason="nobody tells the later batch to let go yet: both wait until a lock_timeout")
 def test_a_lock_request_between_two_batches(pair):
     """A batch waits for a table behind somebody's ALTER, which waits for a later batch, which waits for its
     turn: a circle that the server cannot see."""
@@ -356,3 +355,5 @@ def test_a_lock_request_between_two_batches(pair):
     finally:
         timer.join()
         run.stop()
+    assert run.finished()["retries"] == 1
+    assert pair.same() == 3

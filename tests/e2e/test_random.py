@@ -16,6 +16,7 @@ import pytest
 
 from lib.history import DIGEST, INVARIANTS, TICK, History
 from lib.program import DONE, FAILED
+from lib.storm import Storm
 
 SEEDS = int(os.environ.get("PENSTOCK_SEEDS", "10"))
 ONE = os.environ.get("PENSTOCK_SEED")
@@ -29,6 +30,7 @@ class Scenario:
         self.workers = (8, 2, 16, 1)[seed % 4]
         self.role = ("owner", "postgres", "postgres", "owner", "postgres", "owner")[seed % 6]
         self.mode = ("during", "killed", "after", "killed", "during")[seed % 5]
+        self.cancelled = seed % 3 != 1  # whatever the workers are at, again and again
         self.trigger = seed % 7 == 5
         self.limits = chance.choice((
             {}, {}, {"batch_transactions": "1"}, {"batch_rows": "2"}, {"memory": "16MB"},
@@ -41,6 +43,11 @@ class Scenario:
 
     def __str__(self):
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "options")
+
+
+def may_end(error):
+    """The source needs a moment to see that the one before is gone; a cancel can take a transaction whole."""
+    return "is in use by" in error or "rolled back as a whole" in error
 
 
 class Watcher(threading.Thread):
@@ -108,8 +115,7 @@ class Keeper(threading.Thread):
                 while run_.running and not self.over.is_set() and time.monotonic() < deadline:
                     time.sleep(0.005)
                 if not run_.running:
-                    # the source needs a moment to see that the one before is gone
-                    assert run_.process.returncode == FAILED and "is in use by" in run_.the_error(), run_.stderr
+                    assert run_.process.returncode == FAILED and may_end(run_.the_error()), run_.stderr
                 elif self.scenario.mode == "killed" or self.random.random() < 0.5:
                     run_.kill(signal.SIGKILL)
                     run_.wait(10)
@@ -131,7 +137,7 @@ def catch_up(pair, scenario, **end):
     while True:
         run = pair.penstock.start(*([] if end else ["--stop-when-caught-up"]), **scenario.options, **end)
         code = run.wait(120)
-        if code == DONE or "is in use by" not in run.stderr or time.monotonic() > deadline:
+        if code == DONE or not may_end(run.the_error()) or time.monotonic() > deadline:
             assert code == DONE, run.stderr[-4000:]
             return
         time.sleep(0.05)
@@ -155,8 +161,11 @@ def test_history(make_pair, seed):
     history.make_slot(scenario.by_root)
     history.begin()
     watcher = Watcher(pair, history)
+    storm = Storm(pair, 0.01, age=0.5)
     keeper = Keeper(pair, seed, scenario)
     watcher.start()
+    if scenario.cancelled:
+        storm.start()
     if scenario.mode != "after":
         keeper.start()
     try:
@@ -170,12 +179,16 @@ def test_history(make_pair, seed):
         keeper.over.set()
         if keeper.ident is not None:
             keeper.join()
+        storm.over.set()
+        if storm.ident is not None:
+            storm.join()
         watcher.over.set()
         watcher.join()
+    assert storm.failure is None, storm.failure
     assert keeper.failure is None, keeper.failure
     seen = watcher.judge()
     assert pair.on_target(TICK) == [(history.tick,)]
-    print(f"{history.committed} commits, {history.refused} refused, {keeper.kills} kills, "
+    print(f"{history.committed} commits, {history.refused} refused, {keeper.kills} kills, {storm.hits} cancels, "
           f"{len(watcher.snapshots)} snapshots of {seen} states")
     assert pair.same() > 0
     # run once more with nothing to do: nothing comes twice

@@ -322,10 +322,67 @@ Test(handover, the_turn_comes_whenever_the_others_commit)
     set_events(3, script);
     do {
         begin();
-        cr_assert(pen_handover_wait_for_turn(&handover, 0, 4));
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 4, true), PEN_TURN_COME);
         cr_assert_not(slept_for_ever, "events at %u %u %u", places[0], places[1], places[2]);
         cr_assert_eq(pen_handover_committed(&handover), 3);
     } while (next_places());
+}
+
+static void let_this_go(void)
+{
+    pen_handover_let_go(&handover, 0, 3);
+}
+
+static void let_another_go(void)
+{
+    pen_handover_let_go(&handover, 0, 2);
+    commit_next();
+    commit_next();
+}
+
+Test(handover, who_has_locks_is_told_to_let_go_at_any_moment)
+{
+    void (*const script[])(void) = {let_this_go};
+    void (*const late_script[])(void) = {let_another_go};
+    void (*const both[])(void) = {let_this_go, commit_next, commit_next};
+    set_events(1, script);
+    do {
+        begin();
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 3, true), PEN_TURN_LET_GO);
+        cr_assert_not(slept_for_ever, "told at %u", places[0]);
+    } while (next_places());
+    /* What was meant for a batch that it had before is nothing. */
+    set_events(1, late_script);
+    do {
+        begin();
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 3, true), PEN_TURN_COME);
+        cr_assert_not(slept_for_ever);
+    } while (next_places());
+    /* Without locks it waits on; and once the turn has come there is nothing to let go. */
+    set_events(3, both);
+    do {
+        begin();
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 3, false), PEN_TURN_COME);
+        cr_assert_not(slept_for_ever);
+        begin();
+        if (pen_handover_wait_for_turn(&handover, 0, 3, true) == PEN_TURN_LET_GO) {
+            cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 3, false), PEN_TURN_COME);
+        }
+        cr_assert_not(slept_for_ever);
+    } while (next_places());
+}
+
+Test(handover, it_is_known_who_holds_which_batch)
+{
+    begin();
+    playing = true;
+    cr_assert_eq(pen_handover_holding(&handover, 1), 0);
+    pen_handover_offer(&handover, &batches[4]);
+    uint64_t number = batches[4].number;
+    cr_assert_eq(pen_handover_take(&handover, 1), &batches[4]);
+    cr_assert_eq(pen_handover_holding(&handover, 1), number);
+    cr_assert_eq(pen_handover_holding(&handover, 0), 0);
+    playing = false;
 }
 
 static void stop_all(void)
@@ -344,7 +401,7 @@ Test(handover, a_stop_at_any_moment_ends_each_wait)
         cr_assert_null(pen_handover_take(&handover, 0));
         cr_assert_not(slept_for_ever);
         begin();
-        cr_assert_not(pen_handover_wait_for_turn(&handover, 0, 2));
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 2, true), PEN_TURN_STOPPED);
         cr_assert_not(slept_for_ever);
         begin();
         playing = true;
@@ -362,7 +419,7 @@ Test(handover, holders_share_a_place_only_when_far_apart)
     for (uint64_t number = 1; number <= 3 * PEN_HOLDERS; number++) {
         /* Now this one has waited for its turn, now that one; the next to wait is found. */
         unsigned holder = (unsigned)(number % 2);
-        cr_assert(pen_handover_wait_for_turn(&handover, holder, number));
+        cr_assert_eq(pen_handover_wait_for_turn(&handover, holder, number, true), PEN_TURN_COME);
         pen_handover_commit(&handover, number);
     }
     cr_assert_eq(pen_handover_committed(&handover), 3 * PEN_HOLDERS);

@@ -23,6 +23,7 @@ Test(options, defaults)
     cr_expect_eq(options.memory, 512 << 20);
     cr_expect_eq(options.stop_at, PEN_LSN_NONE);
     cr_expect_not(options.stop_when_caught_up);
+    cr_expect_eq(options.on_conflict, PEN_CONFLICT_ERROR);
     cr_expect_eq(options.progress, PEN_PROGRESS_AUTO);
     cr_expect_eq(options.format, PEN_FORMAT_AUTO);
     cr_expect_eq(options.log_format, PEN_LOG_TEXT);
@@ -86,6 +87,12 @@ Test(options, words)
     pen_options_deinit(&options);
     ACCEPT(ENDS, "--format", "text");
     cr_expect_eq(options.format, PEN_FORMAT_TEXT);
+    pen_options_deinit(&options);
+    ACCEPT(ENDS, "--on-conflict", "skip");
+    cr_expect_eq(options.on_conflict, PEN_CONFLICT_SKIP);
+    pen_options_deinit(&options);
+    ACCEPT(ENDS, "--on-conflict=overwrite");
+    cr_expect_eq(options.on_conflict, PEN_CONFLICT_OVERWRITE);
     pen_options_deinit(&options);
     ACCEPT(ENDS, "--progress=none");
     cr_expect_eq(options.progress, PEN_PROGRESS_NONE);
@@ -286,6 +293,7 @@ Test(options, wrong_values)
         {"--stop-at", "16", "a WAL position other than 0/0, such as 16/B374D848"},
         {"--stop-when-caught-up", "maybe", "on or off (or true, false, yes, no, 1, 0)"},
         {"--print-config", "maybe", "on or off (or true, false, yes, no, 1, 0)"},
+        {"--on-conflict", "ignore", "one of error|skip|overwrite"},
         {"--progress", "bars", "one of auto|plain|none"},
         {"--format", "bytes", "one of auto|binary|text"},
         {"--progress", "Plain", "one of auto|plain|none"},

@@ -146,3 +146,16 @@ Test(pgconn, what_an_sqlstate_means)
         cr_assert_eq(pen_sqlstate_kind(cases[i].sqlstate), cases[i].kind, "%s", cases[i].sqlstate);
     }
 }
+
+Test(pgconn, what_passes_without_a_new_session)
+{
+    static const char *const passing[] = {"40001", "40P01", "55P03", "57014", "53100", "53200"};
+    static const char *const staying[] = {"57P01", "08006", "55006", "XX000", "23505",
+                                          "22012", "40002", "55000", ""};
+    for (size_t i = 0; i < PEN_COUNTOF(passing); i++) {
+        cr_assert(pen_sqlstate_passes(passing[i]), "%s", passing[i]);
+    }
+    for (size_t i = 0; i < PEN_COUNTOF(staying); i++) {
+        cr_assert_not(pen_sqlstate_passes(staying[i]), "%s", staying[i]);
+    }
+}

@@ -1,0 +1,43 @@
+"""Workers that are cancelled at whatever they are at."""
+
+import threading
+import time
+
+WORKERS = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'penstock %% worker %%'"
+
+
+class Storm(threading.Thread):
+    """Cancels what a random worker is at, again and again."""
+
+    def __init__(self, pair, every=0.02, age=0.0):
+        super().__init__()
+        self.pair = pair
+        self.every = every  # seconds
+        self.age = age  # of sessions that are left alone until then, because they are being set up
+        self.over = threading.Event()
+        self.hits = 0
+        self.failure = None
+
+    def run(self):
+        connection = self.pair.target_cluster.connect(self.pair.name)
+        try:
+            with connection.cursor() as cursor:
+                while not self.over.is_set():
+                    cursor.execute(f"SELECT pg_cancel_backend(pid) FROM ({WORKERS} AND state = 'active'"
+                                   " AND backend_start < now() - %s * interval '1 s'"
+                                   " ORDER BY random() LIMIT 1) w", (self.pair.name, self.age))
+                    self.hits += cursor.rowcount
+                    time.sleep(self.every)
+        except Exception as error:  # pylint: disable=broad-except
+            self.failure = error
+        finally:
+            connection.close()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+        assert self.failure is None, self.failure
