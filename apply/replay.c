@@ -21,8 +21,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Attempts at a whole batch. What comes again and again may never let so long a transaction through,
- * where its parts would get on. */
+/* Attempts at a whole batch. What comes again and again may never let so long a transaction
+ * through, where its parts would get on. */
 #define WHOLE_TRIES 3
 
 #define PAUSE_FIRST_MS 10
