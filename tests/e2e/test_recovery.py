@@ -154,7 +154,6 @@ def test_families_with_enforced_foreign_keys(pair):
         in_transactions(pair, history)
         pair.wait_rows("events", 500 + 167, run)
     run.stop()
-    assert run.finished()["retries"] > 0
     assert pair.same() == 333 + 333 + 666 + 667
 
 
@@ -290,7 +289,7 @@ def test_what_was_deferred_is_deferred_again(pair):
     pair.on_source("INSERT INTO places SELECT i, i FROM generate_series(1, 20) i")
     pair.penstock.catch_up()
     target_lock_timeout(pair, "200ms")
-    holder = Holder(pair, "SELECT * FROM places WHERE id = 15 FOR UPDATE")
+    holder = Holder(pair, "SELECT * FROM places WHERE id = 2 FOR UPDATE")
     pair.transaction("UPDATE places SET place = place + 1", "INSERT INTO events VALUES ('moved', 1)")
     run = pair.penstock.start("--stop-when-caught-up", memory="16MB", batch_rows=5)
     wait_until(lambda: warnings(run, "55P03") or not run.running, 20, "a lock timeout")
@@ -553,7 +552,7 @@ def test_a_conflict_counts_once_however_often_it_is_tried(pair, limits):
     pair.make_slot()
     pair.on_source("INSERT INTO t SELECT i, 0 FROM generate_series(1, 20) i")
     pair.penstock.catch_up()
-    pair.on_target("DELETE FROM t WHERE id IN (1, 19)")
+    pair.on_target("DELETE FROM t WHERE id IN (1, 17, 19)")
     target_lock_timeout(pair, "200ms")
     holder = Holder(pair, "SELECT * FROM t WHERE id = 18 FOR UPDATE")
     pair.transaction("UPDATE t SET n = 1", "INSERT INTO events VALUES ('all', 1)")
@@ -561,10 +560,10 @@ def test_a_conflict_counts_once_however_often_it_is_tried(pair, limits):
     wait_until(lambda: len(warnings(run, "55P03")) >= 2, 20, "retries")
     holder.end()
     run.wait(30, expect=DONE)
-    assert run.finished()["skipped"] == 2 and run.finished()["retries"] >= 2
-    assert len(warnings(run, "was left out")) == 2
+    assert run.finished()["skipped"] == 3 and run.finished()["retries"] >= 2
+    assert len(warnings(run, "was left out")) == 3
     assert pair.same_table("events") == 1
-    assert pair.on_target("SELECT count(*), sum(n) FROM t") == [(18, 18)]
+    assert pair.on_target("SELECT count(*), sum(n) FROM t") == [(17, 17)]
 
 
 def test_a_barrier_that_fails_is_put_off(pair):
