@@ -95,12 +95,12 @@ static void keep_relation(pen_spooling *spooling, pen_slice bytes)
         spooling->pending =
             pen_realloc(spooling->pending, spooling->pending_capacity * sizeof(*spooling->pending));
     }
-    pending_relation *made = &spooling->pending[spooling->pending_count++];
-    *made = (pending_relation){.xid = spooling->in_block,
-                               .arrival = spooling->arrival,
-                               .data = pen_malloc(bytes.len),
-                               .len = bytes.len};
-    memcpy(made->data, bytes.data, bytes.len);
+    uint8_t *copy = pen_malloc(bytes.len);
+    memcpy(copy, bytes.data, bytes.len);
+    spooling->pending[spooling->pending_count++] = (pending_relation){.xid = spooling->in_block,
+                                                                      .arrival = spooling->arrival,
+                                                                      .data = copy,
+                                                                      .len = bytes.len};
 }
 
 /* A streamed transaction committed, and so its Relation messages are in force. */
@@ -290,6 +290,8 @@ static bool follow_segment(pen_spooling *spooling, pen_spool_cursor *cursor,
             break;
         }
         case PEN_SPOOL_SESSION:
+            spooling->in_txn = false;
+            spooling->in_block = 0;
             forget_pending(spooling, 0);
             break;
         }

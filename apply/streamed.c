@@ -158,7 +158,7 @@ void pen_streamed_add(pen_streamed *streamed, pen_spool_pos at, uint64_t arrival
         last->count++;
         return;
     }
-    if (txn->block_count == txn->block_capacity) {
+    if (txn->blocks == NULL || txn->block_count == txn->block_capacity) {
         txn->block_capacity = txn->block_capacity == 0 ? 4 : txn->block_capacity * 2;
         txn->blocks = pen_realloc(txn->blocks, txn->block_capacity * sizeof(*txn->blocks));
     }
