@@ -209,13 +209,14 @@ def test_a_deadlock_with_somebody_else(pair):
 @pytest.mark.parametrize("request_between", [True, False])
 def test_a_later_batch_is_in_the_way(make_pair, request_between):
     """A lock of a later batch that waits for its turn, which no key could tell of: an advisory one that a
-    trigger takes, or a table lock of somebody in between. A trigger declared IMMUTABLE is not looked at."""
+    trigger takes, or a table lock of somebody in between. An AFTER trigger declared IMMUTABLE is not
+    looked at."""
     pair = make_pair("owner")
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE u (id int PRIMARY KEY, n int)" + EVENTS)
     pair.on_target("""
         CREATE FUNCTION lock_all() RETURNS trigger LANGUAGE plpgsql IMMUTABLE AS
             $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$;
-        CREATE TRIGGER lock_all BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION lock_all()""")
+        CREATE TRIGGER lock_all AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION lock_all()""")
     pair.make_slot()
     pair.on_source("INSERT INTO t VALUES (1, 0), (2, 0); INSERT INTO u VALUES (1, 0)")
     run = pair.penstock.start(workers=2, batch_transactions=1)
