@@ -141,11 +141,17 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
         ok = stream->failure.kind == PEN_ERROR_NONE;
         *reason = stream->reason;
         *err = stream->failure;
+        if (ok && stream->reason == PEN_REASON_NONE) {
+            /* Nobody asked for an end, so this is none: never a success that was not one. */
+            ok = pen_error_set(err, PEN_ERROR_RETRY, "source: the stream ended early");
+        }
     }
     bool reader_ended = !stream->reader_thread.started;
     pen_parts_unmake(run, reader_ended);
     pen_cell_publish(&stream->reader_detached, 0);
-    pen_cell_publish(&stream->reader_done, 0);
+    if (reader_ended) {
+        pen_cell_publish(&stream->reader_done, 0);
+    }
     return ok;
 }
 
