@@ -190,6 +190,20 @@ static bool end_reader(pen_run *run, pen_error *err)
     return ok;
 }
 
+/* The source was lost too, while the target was; false when for good. */
+static bool leave_lost_reader(pen_run *run, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    pen_thread_join(&stream->reader_thread);
+    *err = stream->failure;
+    pen_parts_unmake(run, true);
+    pen_cell_publish(&stream->reader_done, 0);
+    if (err->kind == PEN_ERROR_RETRY) {
+        pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
+    }
+    return err->kind == PEN_ERROR_RETRY || err->kind == PEN_ERROR_NONE;
+}
+
 /* Runs the stream, and again where a lost connection ended it. */
 static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
 {
@@ -215,11 +229,9 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
             return end_reader(run, err);
         }
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
-        if (pen_cell_read(&run->stream->reader_done)) {
-            /* The source was lost too, while the target was. */
-            pen_thread_join(&run->stream->reader_thread);
-            pen_parts_unmake(run, true);
-            pen_cell_publish(&run->stream->reader_done, 0);
+        if (pen_cell_read(&run->stream->reader_done) && !leave_lost_reader(run, err)) {
+            *reason = PEN_REASON_FAILED;
+            return false;
         }
     }
 }
