@@ -24,13 +24,14 @@ struct pen_intake {
     pen_streamed *streamed; /* NULL: none will come */
     bool needs_segment;     /* of our own spool, before the next message of a block */
     bool replaying;
-    pen_message commit;   /* the Stream Commit of the transaction that is replayed */
-    pen_txn *waiting;     /* complete, but the ring was full */
-    pen_feed *feed;       /* of the large transaction that is arriving, or NULL */
-    pen_segment *segment; /* of it, taken from the assembler, but the feed was full */
-    uint64_t fed;         /* segments given into it, the transaction's first ones counted as one */
-    bool feed_ends;       /* its Commit has come; what is left of it goes into the feed */
-    bool skipping;        /* a large transaction that is on the target already is arriving */
+    bool replays_relations_only; /* of a transaction that is on the target already */
+    pen_message commit;          /* the Stream Commit of the transaction that is replayed */
+    pen_txn *waiting;            /* complete, but the ring was full */
+    pen_feed *feed;              /* of the large transaction that is arriving, or NULL */
+    pen_segment *segment;        /* of it, taken from the assembler, but the feed was full */
+    uint64_t fed;   /* segments given into it, the transaction's first ones counted as one */
+    bool feed_ends; /* its Commit has come; what is left of it goes into the feed */
+    bool skipping;  /* a large transaction that is on the target already is arriving */
     bool stopped;
     bool over_budget;     /* one row alone needs more than --memory: said once a transaction */
     uint64_t arrival;     /* messages taken so far */
@@ -53,7 +54,7 @@ pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *opti
     intake->decoder = pen_pgoutput_create(&intake->arena);
     pen_assembler_init(&intake->assembler, &intake->arena);
     if (options->spool != NULL) {
-        intake->streamed = pen_streamed_create(options->spool);
+        intake->streamed = pen_streamed_create(options->spool, !options->spool_is_ours);
     }
     intake->skip_lsn = stream->resume.commit_lsn;
     intake->received = stream->resume.start_lsn;
@@ -434,12 +435,13 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
         reach_end(intake);
         return true;
     }
-    if (commit_lsn <= intake->skip_lsn) {
-        pen_streamed_forget(intake->streamed, xid);
-        note_idle(intake, msg->stream_commit.end_lsn);
+    bool again = commit_lsn <= intake->skip_lsn;
+    if (again && pen_streamed_segment_of(intake->streamed, xid) == 0) {
+        note_idle(intake, msg->stream_commit.end_lsn); /* all its blocks are gone */
         return true;
     }
-    if (pen_streamed_in_block(intake->streamed) || !pen_streamed_replay(intake->streamed, xid)) {
+    if (pen_streamed_in_block(intake->streamed) ||
+        !pen_streamed_replay(intake->streamed, xid, again)) {
         return pen_error_set(err, PEN_ERROR_FATAL,
                              "the source committed the streamed transaction %" PRIu32
                              " at " PEN_LSN_FMT
@@ -457,8 +459,9 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
                                          .xid = xid}};
     intake->commit = *msg;
     intake->replaying = true;
+    intake->replays_relations_only = again;
     pen_pgoutput_begin_replay(intake->decoder);
-    return assemble(intake, &begin, 0, err);
+    return again || assemble(intake, &begin, 0, err);
 }
 
 /* All of it is in. */
@@ -479,6 +482,10 @@ static bool end_replay(pen_intake *intake, pen_error *err)
         if (!pen_spool_trim(spool, first < newest ? first : newest, err)) {
             return false;
         }
+    }
+    if (intake->replays_relations_only) {
+        note_idle(intake, commit.commit.end_lsn);
+        return true;
     }
     return assemble(intake, &commit, 0, err);
 }
@@ -503,7 +510,7 @@ bool pen_intake_replay(pen_intake *intake, pen_error *err)
     }
     return (pen_pgoutput_decode(intake->decoder, bytes, &context, &msg, err) ||
             pen_error_context(err, "source: the stream cannot be read")) &&
-           assemble(intake, &msg, bytes.len, err);
+           (intake->replays_relations_only || assemble(intake, &msg, bytes.len, err));
 }
 
 /* A message inside a block waits in the spool for its transaction's end. */
@@ -597,7 +604,8 @@ bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_spool_pos at, p
 bool pen_intake_relation(pen_intake *intake, pen_slice bytes, pen_error *err)
 {
     pen_message msg;
-    const pen_message_context context = {.arrival = intake->arrival};
+    /* It was told before all that is in the segment: whatever is known otherwise is newer. */
+    const pen_message_context context = {.arrival = 0};
     return pen_pgoutput_decode(intake->decoder, bytes, &context, &msg, err) ||
            pen_error_context(err, "the spool cannot be read");
 }

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where a Relation message inside of a block has its OID: behind kind and xid. */
+#define STREAMED_OID_AT 5
+
 /* A Relation message of a streamed transaction: it is in force once that commits. */
 typedef struct pending_relation {
     uint32_t xid; /* the transaction's */
@@ -137,7 +140,7 @@ static void follow_streamed(pen_spooling *spooling, pen_slice bytes)
 {
     if (bytes.data[0] == PEN_MESSAGE_STREAM_STOP) {
         spooling->in_block = 0;
-    } else if (bytes.data[0] == PEN_MESSAGE_RELATION) {
+    } else if (bytes.data[0] == PEN_MESSAGE_RELATION && bytes.len >= STREAMED_OID_AT + 4) {
         keep_relation(spooling, bytes);
     }
 }
@@ -210,6 +213,57 @@ static void append_relation(void *arg, pen_slice message)
     (void)pen_spool_append(spooling->spool, &record);
 }
 
+static void append_message(pen_spooling *spooling, pen_slice message)
+{
+    const pen_spool_record record = {
+        .kind = PEN_SPOOL_MESSAGE, .wal_end = spooling->received, .payload = message};
+    (void)pen_spool_append(spooling->spool, &record);
+}
+
+/* Whether the `at`th pending Relation message will be in force once its transaction commits, as far
+ * as one can know now. */
+static bool will_be_in_force(const pen_spooling *spooling, size_t at)
+{
+    const pending_relation *it = &spooling->pending[at];
+    const uint8_t *oid = it->data + STREAMED_OID_AT;
+    for (size_t i = at + 1; i < spooling->pending_count; i++) {
+        if (spooling->pending[i].xid == it->xid &&
+            memcmp(spooling->pending[i].data + STREAMED_OID_AT, oid, 4) == 0) {
+            return false;
+        }
+    }
+    uint32_t number =
+        (uint32_t)oid[0] << 24 | (uint32_t)oid[1] << 16 | (uint32_t)oid[2] << 8 | oid[3];
+    return it->arrival > pen_pgoutput_relation_arrival(spooling->decoder, number);
+}
+
+/* Tells again, in a block of its own, what was told in the blocks of a transaction in progress. The
+ * source will not tell it again once that has committed; and by then the segments with those blocks
+ * may be gone, when the target has the transaction durably. */
+static void append_pending(pen_spooling *spooling)
+{
+    for (size_t i = 0; i < spooling->pending_count; i++) {
+        const pending_relation *it = &spooling->pending[i];
+        if (!will_be_in_force(spooling, i)) {
+            continue;
+        }
+        const uint8_t start[] = {PEN_MESSAGE_STREAM_START, (uint8_t)(it->xid >> 24),
+                                 (uint8_t)(it->xid >> 16), (uint8_t)(it->xid >> 8),
+                                 (uint8_t)it->xid,         0};
+        const uint8_t stop[] = {PEN_MESSAGE_STREAM_STOP};
+        append_message(spooling, (pen_slice){start, sizeof(start)});
+        append_message(spooling, (pen_slice){it->data, it->len});
+        append_message(spooling, (pen_slice){stop, sizeof(stop)});
+    }
+}
+
+/* What must be known without the segments before, beside what the header says. */
+static void begin_segment(pen_spooling *spooling)
+{
+    pen_pgoutput_each_relation(spooling->decoder, append_relation, spooling);
+    append_pending(spooling);
+}
+
 bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, pen_error *err)
 {
     *ready = false;
@@ -221,7 +275,7 @@ bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, pen_error *err)
         if (!made) {
             return true;
         }
-        pen_pgoutput_each_relation(spooling->decoder, append_relation, spooling);
+        begin_segment(spooling);
     }
     *ready = pen_spool_has_room(spooling->spool);
     return true;
@@ -281,7 +335,7 @@ static bool follow_segment(pen_spooling *spooling, pen_spool_cursor *cursor,
             break;
         case PEN_SPOOL_RELATION: {
             pen_message msg;
-            const pen_message_context context = {.arrival = spooling->arrival};
+            const pen_message_context context = {.arrival = 0};
             if (!pen_pgoutput_decode(spooling->decoder, record.payload, &context, &msg, err)) {
                 return pen_error_context(err, "the spool cannot be read");
             }
@@ -307,6 +361,7 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
     pen_spool_cursor *cursor = pen_spool_cursor_create(spool, boundary);
     pen_lsn start_lsn = pen_spool_last_header(spool)->start_lsn;
     pen_spooling_begin(spooling, start_lsn);
+    spooling->received = pen_spool_last_header(spool)->received_lsn;
     /* What the segments before it hold is not looked at: they may hold changes. */
     spooling->changes_end_lsn =
         pen_spool_first(spool).segment < end.segment ? start_lsn : PEN_LSN_NONE;

@@ -21,6 +21,7 @@ typedef struct xid_set {
 /* A transaction in progress. */
 typedef struct progressing {
     uint32_t xid;
+    bool headless; /* its first blocks are gone */
     block *blocks;
     size_t block_count;
     size_t block_capacity;
@@ -29,12 +30,14 @@ typedef struct progressing {
 
 struct pen_streamed {
     pen_spool *spool;
+    bool trimmed;
     progressing *txns; /* unordered: the source has few of them at a time */
     size_t count;
     size_t capacity;
     uint32_t open; /* xid of the block that is being received, 0 for none */
     /* the replay */
     uint32_t replayed; /* xid, 0 for none */
+    bool relations_only;
     size_t block;
     uint64_t given; /* of that block */
     pen_spool_cursor *cursor;
@@ -73,10 +76,11 @@ static void insert(xid_set *set, uint32_t xid)
     *place = xid;
 }
 
-pen_streamed *pen_streamed_create(pen_spool *spool)
+pen_streamed *pen_streamed_create(pen_spool *spool, bool trimmed)
 {
     pen_streamed *streamed = pen_calloc(1, sizeof(*streamed));
     streamed->spool = spool;
+    streamed->trimmed = trimmed;
     return streamed;
 }
 
@@ -131,7 +135,8 @@ bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first, pen_er
     if (streamed->open != 0 || xid == 0) {
         return refuse(err, "began a block of a streamed transaction inside another one", xid);
     }
-    if ((known == NULL) != first) {
+    bool headless = known == NULL && !first && streamed->trimmed;
+    if ((known == NULL) != first && !headless) {
         return refuse(err,
                       first ? "began a streamed transaction twice"
                             : "went on with a streamed transaction that it did not begin",
@@ -145,7 +150,7 @@ bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first, pen_er
         streamed->capacity = streamed->capacity == 0 ? 8 : streamed->capacity * 2;
         streamed->txns = pen_realloc(streamed->txns, streamed->capacity * sizeof(*streamed->txns));
     }
-    streamed->txns[streamed->count++] = (progressing){.xid = xid};
+    streamed->txns[streamed->count++] = (progressing){.xid = xid, .headless = headless};
     return true;
 }
 
@@ -235,12 +240,14 @@ uint64_t pen_streamed_segment_of(const pen_streamed *streamed, uint32_t xid)
     return txn == NULL ? 0 : first_segment(txn);
 }
 
-bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid)
+bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid, bool relations_only)
 {
     PEN_ASSERT(streamed->replayed == 0 && streamed->open == 0);
-    if (find(streamed, xid) == NULL) {
+    const progressing *txn = find(streamed, xid);
+    if (txn == NULL || (txn->headless && !relations_only)) {
         return false;
     }
+    streamed->relations_only = relations_only;
     streamed->replayed = xid;
     streamed->block = 0;
     streamed->given = 0;
@@ -279,11 +286,12 @@ static pen_streamed_result read_message(pen_streamed *streamed, const progressin
     }
 }
 
-/* Whether a message of (sub)transaction `xid` is to be applied. */
-static bool counts(const progressing *txn, uint8_t kind, uint32_t xid)
+/* Whether a message of (sub)transaction `xid` is to be given. */
+static bool counts(const pen_streamed *streamed, const progressing *txn, uint8_t kind, uint32_t xid)
 {
-    return kind == PEN_MESSAGE_RELATION || kind == PEN_MESSAGE_TYPE ||
-           !contains(&txn->aborted, xid);
+    return kind == PEN_MESSAGE_RELATION ||
+           (!streamed->relations_only &&
+            (kind == PEN_MESSAGE_TYPE || !contains(&txn->aborted, xid)));
 }
 
 pen_streamed_result pen_streamed_next(pen_streamed *streamed, pen_slice *bytes, uint64_t *arrival,
@@ -310,7 +318,7 @@ pen_streamed_result pen_streamed_next(pen_streamed *streamed, pen_slice *bytes, 
                           txn->xid);
             return PEN_STREAMED_FAILED;
         }
-        if (counts(txn, kind, xid)) {
+        if (counts(streamed, txn, kind, xid)) {
             return PEN_STREAMED_MESSAGE;
         }
     }

@@ -16,8 +16,9 @@
 
 typedef struct pen_streamed pen_streamed;
 
-/* `spool` is borrowed: the one that the blocks' messages are in. */
-pen_streamed *pen_streamed_create(pen_spool *spool);
+/* `spool` is borrowed: the one that the blocks' messages are in. `trimmed`: its first segments may
+ * be gone, with the first blocks of transactions that are durable by now, or came anew later. */
+pen_streamed *pen_streamed_create(pen_spool *spool, bool trimmed);
 void pen_streamed_destroy(pen_streamed *streamed); /* NULL is nothing */
 
 /* Between Stream Start and Stream Stop. */
@@ -26,7 +27,7 @@ bool pen_streamed_in_block(const pen_streamed *streamed);
 size_t pen_streamed_count(const pen_streamed *streamed);
 
 /* Opens a block. Errors: PEN_ERROR_FATAL where the protocol does not allow it: inside a block; a
- * first one of a transaction that is known, a later one of one that is not. */
+ * first one of a transaction that is known, a later one of one that is not (and cannot be). */
 PEN_MUST_CHECK bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first,
                                        pen_error *err);
 /* A message of the open block stands at `at` in the spool; it was the stream's `arrival`th. */
@@ -46,8 +47,10 @@ uint64_t pen_streamed_first_segment(const pen_streamed *streamed);
 /* The same for one; 0 when it is not known. */
 uint64_t pen_streamed_segment_of(const pen_streamed *streamed, uint32_t xid);
 
-/* Begins to give the messages of `xid`, which is committed: false when it is not known. */
-PEN_MUST_CHECK bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid);
+/* Begins to give the messages of `xid`, which is committed: false when it is not known, or not from
+ * its first block on. With `relations_only`, for a transaction that is on the target already, its
+ * Relation messages alone, of whatever blocks are there. */
+PEN_MUST_CHECK bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid, bool relations_only);
 
 typedef enum pen_streamed_result {
     PEN_STREAMED_MESSAGE,

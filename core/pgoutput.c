@@ -304,6 +304,12 @@ void pen_pgoutput_destroy(pen_pgoutput *decoder)
     free(decoder);
 }
 
+uint64_t pen_pgoutput_relation_arrival(const pen_pgoutput *decoder, uint32_t oid)
+{
+    const pen_rel_version *known = pen_rel_versions_find(&decoder->versions, oid);
+    return known == NULL ? 0 : known->arrival;
+}
+
 void pen_pgoutput_each_relation(const pen_pgoutput *decoder,
                                 void (*give)(void *arg, pen_slice message), void *arg)
 {

@@ -147,6 +147,9 @@ PEN_MUST_CHECK bool pen_pgoutput_peek(pen_slice bytes, bool streamed, uint8_t *k
 void pen_pgoutput_begin_replay(pen_pgoutput *decoder);
 void pen_pgoutput_end_replay(pen_pgoutput *decoder);
 
+/* The arrival of the newest message that told that version; 0 before there was one. */
+uint64_t pen_pgoutput_relation_arrival(const pen_pgoutput *decoder, uint32_t oid);
+
 /* Calls `give` with the Relation message of each version in force, as it would come outside of a
  * streamed block; the bytes are borrowed until it returns. */
 void pen_pgoutput_each_relation(const pen_pgoutput *decoder,

@@ -18,6 +18,7 @@
  *    58  binary            u8, 0 or 1
  *    60  length of the database's name, of the slot's name, of the encoding's name, u16 each
  *    66  the database's name 64 bytes, the slot's 64, the encoding's 32, padded with zeros
+ *   226  received LSN      u64
  *   508  CRC32C of everything before it, u32 */
 enum {
     AT_MAGIC = 0,
@@ -37,6 +38,7 @@ enum {
     AT_DATABASE = 66,
     AT_SLOT = 130,
     AT_ENCODING = 194,
+    AT_RECEIVED = 226,
     AT_HEADER_CRC = PEN_SPOOL_HEADER_SIZE - 4
 };
 
@@ -85,6 +87,7 @@ void pen_spool_header_encode(const pen_spool_header *header, uint8_t image[PEN_S
     pen_le_put64(image + AT_SEGMENT, header->segment);
     pen_le_put64(image + AT_SYSTEM_IDENTIFIER, header->system_identifier);
     pen_le_put64(image + AT_START, header->start_lsn);
+    pen_le_put64(image + AT_RECEIVED, header->received_lsn);
     pen_le_put32(image + AT_TIMELINE, header->timeline);
     pen_le_put32(image + AT_SERVER_VERSION, header->server_version);
     pen_le_put16(image + AT_PROTOCOL, header->protocol);
@@ -129,6 +132,7 @@ bool pen_spool_header_decode(pen_slice image, pen_spool_header *header, pen_erro
         .segment = pen_le_get64(at + AT_SEGMENT),
         .system_identifier = pen_le_get64(at + AT_SYSTEM_IDENTIFIER),
         .start_lsn = pen_le_get64(at + AT_START),
+        .received_lsn = pen_le_get64(at + AT_RECEIVED),
         .timeline = pen_le_get32(at + AT_TIMELINE),
         .server_version = pen_le_get32(at + AT_SERVER_VERSION),
         .protocol = pen_le_get16(at + AT_PROTOCOL),

@@ -33,7 +33,9 @@ typedef struct pen_spool_header {
     bool binary;             /* the stream was asked for in binary */
     char database[64];
     char slot[64];
-    char encoding[32]; /* of all text in the records */
+    char encoding[32];    /* of all text in the records */
+    pen_lsn received_lsn; /* STREAM: everything up to it had come when the segment began, and the
+                             source may have been told so; at least start_lsn */
     pen_lsn start_lsn; /* STREAM: every transaction that ends at or before it lies whole in earlier
                           segments (or was durable before the spool began) */
 } pen_spool_header;

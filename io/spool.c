@@ -569,6 +569,7 @@ bool pen_spool_begin_segment(pen_spool *spool, pen_lsn start_lsn, bool *made, pe
         return true;
     }
     int fd = -1;
+    spool->segments.header.received_lsn = spool->mark > start_lsn ? spool->mark : start_lsn;
     if (!pen_spool_segments_make(&spool->segments, start_lsn, &fd, made, err)) {
         return break_spool(spool, err);
     }

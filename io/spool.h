@@ -73,7 +73,8 @@ uint64_t pen_spool_size(const pen_spool *spool);
  * comes before the next append. It waits until all that was appended is written and, where the
  * spool is durable, a barrier for all of it has passed, and makes the file and its directory entry
  * durable: so only the last segment can ever be torn, and it takes as long as a sync now and then.
- * A full disk is a result here: *made is false, appending may go on in the segment that is there,
+ * The header says as received_lsn what was noted by pen_spool_mark. A full disk is a result here:
+ * *made is false, appending may go on in the segment that is there,
  * and the same is to be tried again later (sooner than after a second it says so at once). Errors:
  * PEN_ERROR_FATAL, as pen_spool_poll, or when the file cannot be made. */
 PEN_MUST_CHECK bool pen_spool_wants_segment(const pen_spool *spool);

@@ -19,6 +19,7 @@ static pen_spool_header sample_header(void)
         .slot = "penstock_shop",
         .encoding = "UTF8",
         .start_lsn = 0x1A2B3C8,
+        .received_lsn = 0x1A2B4D9,
     };
 }
 
@@ -71,6 +72,7 @@ Test(spool_format, a_header_comes_back_as_it_was)
     cr_assert_str_eq(read.slot, header.slot);
     cr_assert_str_eq(read.encoding, header.encoding);
     cr_assert_eq(read.start_lsn, header.start_lsn);
+    cr_assert_eq(read.received_lsn, header.received_lsn);
 }
 
 Test(spool_format, names_of_full_length_fit)
