@@ -62,6 +62,9 @@ typedef struct tape {
 
 static void add_message(tape *it, pen_slice message)
 {
+    if (message.len == 0) {
+        return; /* nothing that a source sends */
+    }
     while (it->len + message.len > it->capacity) {
         it->capacity = it->capacity == 0 ? (size_t)1 << 20 : it->capacity * 2;
         it->bytes = pen_realloc(it->bytes, it->capacity);
@@ -80,7 +83,7 @@ static void cut(tape *it)
 {
     while (it->count > 0) {
         size_t begin = it->count > 1 ? it->ends[it->count - 2] : 0;
-        if (begin < it->ends[it->count - 1] && it->bytes[begin] == PEN_MESSAGE_COMMIT) {
+        if (it->bytes[begin] == PEN_MESSAGE_COMMIT) {
             break;
         }
         it->count--;
