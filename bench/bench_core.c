@@ -5,6 +5,7 @@
 #include "core/keyhash.h"
 #include "core/ring.h"
 #include "core/thread.h"
+#include "bench/bench_decode.h"
 #include "bench/bench_spool.h"
 #include "io/checkpoint.h"
 #include "tests/unit/core/wire.h"
@@ -364,7 +365,9 @@ static void measure(const bench *it)
 static void print_help(void)
 {
     printf("Usage: penstock-bench [--only NAME]\n"
-           "Prints name, unit and the median of %d runs, a line for each of:\n\n",
+           "       penstock-bench decode FILE\n"
+           "The second decodes a captured stream from memory. The first prints name, unit and the "
+           "median of %d runs, a line for each of:\n\n",
            RUNS);
     for (size_t i = 0; i < PEN_COUNTOF(benches); i++) {
         printf("  %-20s %-16s %s\n", benches[i].name, benches[i].unit, benches[i].what);
@@ -375,6 +378,9 @@ static void print_help(void)
 int main(int argc, char **argv)
 {
     const char *only = NULL;
+    if (argc == 3 && strcmp(argv[1], "decode") == 0) {
+        return bench_decode(argv[2]);
+    }
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) {
             print_help();

@@ -1,5 +1,11 @@
-"""Large transactions flow to their worker while they arrive; memory stays within its budget."""
+"""Large transactions flow to their worker while they arrive; memory stays within its budget.
 
+    PENSTOCK_LARGE_GB=10 pytest tests/e2e/test_large.py -k gigabytes     with as many gigabytes in one transaction
+
+That needs a release binary (PENSTOCK_BIN), some minutes and, below TMPDIR, five times the room.
+"""
+
+import os
 import pathlib
 import signal
 import threading
@@ -11,6 +17,8 @@ from lib.program import DONE, FAILED
 
 TABLES = "CREATE TABLE big (id int PRIMARY KEY, a text); CREATE TABLE small (id int PRIMARY KEY, n int)"
 ROWS = 60000  # of a kilobyte: several times the memory that penstock gets
+GIGABYTES = float(os.environ.get("PENSTOCK_LARGE_GB", "0"))
+DIGEST = "SELECT count(*), sum(hashtextextended(t::text, 0)), min(id), max(id) FROM big t"
 
 
 def peak_mb(run):
@@ -57,6 +65,41 @@ def test_memory_stays_within_its_budget(any_pair):
     assert run.finished()["memory_peak_mb"] <= 18
     assert peak < 16 + 100 or "asan" in run.process.args[0] or "tsan" in run.process.args[0]
     assert pair.same() > 0
+
+
+@pytest.mark.parametrize("streaming", ["off", "on"])
+def test_a_transaction_of_gigabytes(pair, streaming):
+    """One transaction of every kind of row change, streamed and not, many times as large as --memory."""
+    gigabytes, memory_mb, limit_mb = (GIGABYTES, 256, 400) if GIGABYTES else (0.1, 16, 116)
+    patience = 60 + 600 * gigabytes
+    pair.schema(TABLES)
+    pair.make_slot()
+    if not GIGABYTES:  # with so little the source would not stream it otherwise
+        pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '1MB'")
+    run = pair.penstock.start("--streaming", streaming, "--log-level", "debug", memory=f"{memory_mb}MB", workers=4)
+    pair.wait_streaming(run)
+    started = time.monotonic()
+    before = pair.wal_lsn()
+    rows = int(gigabytes * 1e9 / 1000)
+    pair.transaction(
+        f"INSERT INTO big SELECT i, md5(i::text) || repeat('x', 950) FROM generate_series(1, {rows}) i",
+        "UPDATE big SET a = md5(a) WHERE id % 25 = 0", "UPDATE big SET id = -id WHERE id % 100 = 1",
+        "DELETE FROM big WHERE id % 10 = 3")
+    changed = pair.on_source("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", (before,))[0][0]
+    assert changed >= gigabytes * 1e9
+    pair.on_source("INSERT INTO small VALUES (1, 0)")
+    pair.wait_rows("small", 1, run, timeout=patience)
+    peak = peak_mb(run)
+    seconds = time.monotonic() - started
+    run.stop(timeout=patience)
+    print(f"{gigabytes} GB, streaming {streaming}: {seconds:.0f} s, at most {peak:.0f} MB resident")
+    came = run.messages()
+    assert ("Stream Commit" in came) == (streaming == "on")
+    assert came["Insert"] >= rows
+    assert run.finished()["memory_peak_mb"] <= memory_mb + 2
+    assert peak < limit_mb or "asan" in run.process.args[0] or "tsan" in run.process.args[0]
+    assert pair.on_source(DIGEST) == pair.on_target(DIGEST)
+    assert pair.on_target("SELECT count(*) FROM big")[0][0] > rows * 0.8
 
 
 def test_small_ones_before_between_and_after(any_pair):

@@ -23,13 +23,6 @@ def stream_early(pair):
     pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
 
 
-def messages(run):
-    """How many messages of each kind came."""
-    found = [e for e in run.events() if e["message"] == "messages received"]
-    assert len(found) == 1
-    return {k: v for k, v in found[0].items() if k[0].isupper()}
-
-
 @pytest.fixture
 def early(make_pair):
     pair = make_pair("owner")
@@ -75,7 +68,7 @@ def test_transactions_in_progress(early):
     pair.wait_rows("small", 6, run)
     run.stop()
     assert pair.same() > 6000
-    came = messages(run)
+    came = run.messages()
     assert came["Stream Start"] >= 4 and came["Stream Start"] == came["Stream Stop"]
     assert came["Stream Commit"] == 3
     assert came["Stream Abort"] >= 3

@@ -99,6 +99,12 @@ class Run:
         assert events[-1] is not None and self.events()[-1] == events[-1], "it is not the last line"
         return events[-1]
 
+    def messages(self):
+        """How many messages of each kind came: said at the end, at level debug."""
+        found = [e for e in self.events() if e["message"] == "messages received"]
+        assert len(found) == 1, f"{len(found)} lines say which messages came:\n{self.stderr[-4000:]}"
+        return {kind: count for kind, count in found[0].items() if kind[0].isupper()}
+
 
 class Penstock:
     """`penstock stream` between one pair of databases, with one name and one state directory."""
