@@ -85,18 +85,18 @@ void pen_intake_destroy(pen_intake *intake)
 
 /* To the dispatcher */
 
-/* Pushes into a ring of the dispatcher's; false when it is full. */
-static bool push(pen_intake *intake, pen_ring *ring, void *item)
+/* Gives a segment into the feed; false when it is full. */
+static bool push_segment(pen_intake *intake, pen_segment *seg)
 {
     pen_stream *stream = intake->stream;
-    if (!pen_ring_push(ring, item)) {
+    if (!pen_ring_push(&intake->feed->in, seg)) {
         /* Raised, and looked at once more: see pen_flag. */
-        pen_flag_raise(&stream->reader_wants_slot);
-        if (!pen_ring_push(ring, item)) {
+        pen_flag_raise(&stream->dealing.wants_room);
+        if (!pen_ring_push(&intake->feed->in, seg)) {
             return false;
         }
     }
-    pen_parker_wake(&stream->dispatcher_parker);
+    pen_parker_wake(&stream->baton_parker);
     return true;
 }
 
@@ -115,7 +115,7 @@ static void end_feed(pen_intake *intake, pen_feed_state state)
     /* [FEED-1] release: every segment is in the ring, the Commit's fields are written; pairs with
      * the acquire in the dispatcher. */
     pen_cell_publish(&intake->feed->in_state, state);
-    pen_parker_wake(&intake->stream->dispatcher_parker);
+    pen_parker_wake(&intake->stream->baton_parker);
     pen_feed_release(intake->feed);
     intake->feed = NULL;
     intake->feed_ends = false;
@@ -131,7 +131,7 @@ static bool hand_over_segments(pen_intake *intake)
         if (intake->segment == NULL) {
             break;
         }
-        if (!push(intake, &intake->feed->in, intake->segment)) {
+        if (!push_segment(intake, intake->segment)) {
             return false;
         }
         intake->segment = NULL;
@@ -151,7 +151,7 @@ static bool hand_over(pen_intake *intake)
     if (intake->waiting != NULL) {
         bool fed = intake->waiting->feed != NULL;
         pen_lsn end_lsn = intake->waiting->end_lsn;
-        if (!push(intake, &intake->stream->txns, intake->waiting)) {
+        if (!pen_dealing_deal(&intake->stream->dealing, intake->waiting)) {
             return false;
         }
         intake->waiting = NULL;

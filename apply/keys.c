@@ -191,7 +191,9 @@ static bool add_target(pen_key_list *list, pen_target *target, const pen_change 
     bool by_keys = goes_by_keys(target, chg) && add_own(list, target, chg, moves);
     /* A version that is new may have other constraints: nothing that was hashed before can be
      * compared with it. */
-    target->fresh = false;
+    if (target->fresh) {
+        target->fresh = false; /* not written otherwise: other dispatchers may be reading it */
+    }
     add(list, target->table_hash, by_keys ? PEN_ACCESS_READ : PEN_ACCESS_WRITE);
     add_references(list, target, chg);
     bool acts = chg->kind == PEN_CHANGE_DELETE || (chg->kind == PEN_CHANGE_UPDATE && moves);
@@ -208,7 +210,6 @@ static bool add_target(pen_key_list *list, pen_target *target, const pen_change 
 
 bool pen_keys_extract(pen_key_list *list, const pen_change *chg, bool barriers)
 {
-    list->count = 0;
     if (chg->kind != PEN_CHANGE_TRUNCATE) {
         return add_target(list, chg->rel->target, chg, barriers);
     }

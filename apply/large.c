@@ -164,7 +164,7 @@ static pen_segment *next_segment(pen_worker *worker, pen_feed *feed, bool wait,
         *state = (pen_feed_state)pen_cell_read(&feed->out_state);
         pen_segment *seg = pen_ring_pop(&feed->out);
         if (seg != NULL && pen_flag_lower(&feed->wants_room)) {
-            pen_parker_wake(&worker->stream->dispatcher_parker);
+            pen_parker_wake(&worker->stream->baton_parker);
         }
         if (seg != NULL || !wait || *state != PEN_FEED_OPEN ||
             pen_stream_stopping(worker->stream) == PEN_STOP_ABORT) {

@@ -376,7 +376,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
         }
         log_ways(run, file);
     }
-    run->dispatcher = pen_dispatcher_create(stream, catalog);
+    run->dispatchers = pen_dispatchers_create(stream, catalog);
     run->progress = pen_progress_create(stream, control, file);
     make_intake(run);
     return true;
@@ -401,9 +401,7 @@ bool pen_parts_start(pen_run *run, pen_error *err)
         ok = pen_thread_start(&stream->workers[i]->thread, PEN_ROLE_WORKER, name, pen_worker_run,
                               stream->workers[i], err);
     }
-    return ok &&
-           pen_thread_start(&stream->dispatcher_thread, PEN_ROLE_DISPATCHER, "dispatcher",
-                            pen_dispatcher_run, run->dispatcher, err) &&
+    return ok && pen_dispatchers_start(run->dispatchers, err) &&
            pen_thread_start(&stream->progress_thread, PEN_ROLE_PROGRESS, "progress",
                             pen_progress_run, run->progress, err) &&
            (stream->reader_thread.started ||
@@ -417,7 +415,7 @@ void pen_parts_join(pen_run *run, bool with_reader)
     if (with_reader) {
         pen_thread_join(&stream->reader_thread);
     }
-    pen_thread_join(&stream->dispatcher_thread);
+    pen_dispatchers_join(run->dispatchers);
     for (unsigned i = 0; i < stream->worker_count; i++) {
         if (stream->workers[i] != NULL) {
             pen_thread_join(&stream->workers[i]->thread);
@@ -440,7 +438,7 @@ static void unmake_workers(pen_run *run)
 }
 
 /* Whoever borrows goes before whoever owns: transactions point at the intake's relation versions,
- * those at the dispatcher's targets. */
+ * those at the dispatchers' targets. */
 void pen_parts_unmake(pen_run *run, bool with_reader)
 {
     (void)pen_place_take(&run->stream->next_intake); /* one that the reader never took up */
@@ -448,8 +446,8 @@ void pen_parts_unmake(pen_run *run, bool with_reader)
     unmake_workers(run);
     pen_progress_destroy(run->progress);
     run->progress = NULL;
-    pen_dispatcher_destroy(run->dispatcher);
-    run->dispatcher = NULL;
+    pen_dispatchers_destroy(run->dispatchers);
+    run->dispatchers = NULL;
     if (run->intake != NULL) {
         for (size_t kind = 0; kind < PEN_COUNTOF(run->messages); kind++) {
             run->messages[kind] += pen_intake_count(run->intake, (pen_message_kind)kind);

@@ -364,19 +364,6 @@ pen_intake_options pen_reader_intake_options(const pen_reader *reader)
 
 /* The thread */
 
-/* Nothing more goes into the ring. */
-static void close_input(pen_reader *reader)
-{
-    pen_stream *stream = reader->stream;
-    if (pen_cell_read(&stream->input_done)) {
-        return;
-    }
-    /* [INPUT-1] release: everything pushed before is in the ring; pairs with the acquire in the
-     * dispatcher. */
-    pen_cell_publish(&stream->input_done, 1);
-    pen_parker_wake(&stream->dispatcher_parker);
-}
-
 static void stop_receiving(pen_reader *reader)
 {
     reader->receiving = false;
@@ -514,7 +501,7 @@ static bool step(pen_reader *reader, bool *ended, pen_error *err)
     if (reader->intake != NULL && pen_intake_has_stopped(reader->intake)) {
         reader->receiving = false; /* the end that was asked for */
         if (pen_intake_finish(reader->intake)) {
-            close_input(reader);
+            pen_dealing_end(&reader->stream->dealing);
         }
         /* [DONE-1] acquire: the last durable_lsn is published; pairs with the release in the
          * progress thread. */

@@ -29,7 +29,7 @@ typedef struct pen_run {
     pen_pgconn *source; /* an ordinary session: catalog at the start, the source's position later */
     pen_reader *reader;
     pen_intake *intake;
-    pen_dispatcher *dispatcher;
+    pen_dispatchers *dispatchers;
     pen_progress *progress;
 } pen_run;
 

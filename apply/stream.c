@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Transactions that may wait between reader and dispatcher; --memory bounds their bytes. */
+/* Transactions that may wait between the reader and a dispatcher; --memory bounds their bytes. */
 #define RING_CAPACITY 4096
 
 pen_stop pen_stream_stopping(const pen_stream *stream)
@@ -17,7 +17,8 @@ pen_stop pen_stream_stopping(const pen_stream *stream)
 static void wake_all(pen_stream *stream)
 {
     pen_parker_wake(&stream->reader_parker);
-    pen_parker_wake(&stream->dispatcher_parker);
+    pen_dealing_wake(&stream->dealing);
+    pen_parker_wake(&stream->baton_parker);
     pen_parker_wake(&stream->progress_parker);
     pen_parker_wake(&stream->main_parker);
     pen_handover_wake_workers(&stream->handover);
@@ -74,11 +75,9 @@ void pen_stream_worker_done(pen_stream *stream)
 /* What every run of dispatcher and workers begins with. */
 static void init_run(pen_stream *stream)
 {
-    pen_handover_init(&stream->handover, stream->worker_count, &stream->dispatcher_parker,
-                      &stream->stop, PEN_STOP_ABORT);
+    pen_handover_init(&stream->handover, stream->worker_count, &stream->baton_parker, &stream->stop,
+                      PEN_STOP_ABORT);
     pen_countdown_init(&stream->workers_left, stream->worker_count);
-    pen_flag_init(&stream->reader_wants_slot);
-    pen_cell_init(&stream->input_done, 0);
     pen_cell_init(&stream->workers_done, 0);
     pen_cell_init(&stream->progress_done, 0);
     pen_cell_init(&stream->idle_lsn, PEN_LSN_NONE);
@@ -97,9 +96,8 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
                                       .bytes = options->batch_bytes,
                                       .transactions = options->batch_transactions};
     pthread_mutex_init(&made->failure_lock, NULL);
-    pen_ring_init(&made->txns, RING_CAPACITY);
-    pen_parker *const parkers[] = {&made->main_parker, &made->reader_parker,
-                                   &made->dispatcher_parker, &made->progress_parker};
+    pen_parker *const parkers[] = {&made->main_parker, &made->reader_parker, &made->baton_parker,
+                                   &made->progress_parker};
     for (size_t i = 0; i < PEN_COUNTOF(parkers); i++) {
         parkers[i]->event_fd = -1;
     }
@@ -113,6 +111,11 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
             return false;
         }
     }
+    if (!pen_dealing_init(&made->dealing, (unsigned)options->dispatchers, RING_CAPACITY,
+                          &made->reader_parker, &made->stop, PEN_STOP_ABORT, err)) {
+        pen_stream_destroy(made);
+        return false;
+    }
     *stream = made;
     return true;
 }
@@ -120,7 +123,7 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
 /* After all threads have ended: gives back the transactions that they left on the way. */
 static void release_leftovers(pen_stream *stream)
 {
-    for (pen_txn *txn; (txn = pen_ring_pop(&stream->txns)) != NULL;) {
+    for (pen_txn *txn; (txn = pen_dealing_leftover(&stream->dealing)) != NULL;) {
         pen_txn_release(txn);
     }
     pen_batch *batch = pen_handover_leftover(&stream->handover);
@@ -132,6 +135,7 @@ static void release_leftovers(pen_stream *stream)
 void pen_stream_reset(pen_stream *stream)
 {
     release_leftovers(stream);
+    pen_dealing_reset(&stream->dealing);
     init_run(stream);
 }
 
@@ -141,10 +145,10 @@ void pen_stream_destroy(pen_stream *stream)
         return;
     }
     release_leftovers(stream);
-    pen_ring_deinit(&stream->txns);
+    pen_dealing_deinit(&stream->dealing);
     pen_parker_deinit(&stream->main_parker);
     pen_parker_deinit(&stream->reader_parker);
-    pen_parker_deinit(&stream->dispatcher_parker);
+    pen_parker_deinit(&stream->baton_parker);
     pen_parker_deinit(&stream->progress_parker);
     pthread_mutex_destroy(&stream->failure_lock);
     pen_conflicts_deinit(&stream->conflicts);

@@ -2,12 +2,12 @@
  * Thread:  main makes and ends it; each field says who writes it.
  * Owns:    all of its parts; nothing of penstock's state is global, so several streams can run at
  *          once.
- * Flow:    reader -> ring -> dispatcher -> open batch -> workers -> target; back from the target by
- *          way of the progress thread to the source.
+ * Flow:    reader -> rings -> dispatchers -> open batch -> workers -> target; back from the target
+ * by way of the progress thread to the source.
  *
  *   reader        receives, decodes, builds transactions (core/pgoutput, core/assemble)
- *      | txns: a ring
- *   dispatcher    hashes keys, finds what each change must wait for, forms batches
+ *      | dealing: a ring for each dispatcher
+ *   dispatchers   hash keys; then in turn find what each change must wait for, form batches
  *      | handover: one open batch, and whoever is idle takes it
  *   workers       apply a batch as one transaction, commit in batch order
  *      | applied_lsn
@@ -18,8 +18,8 @@
  * Deadlocks that could be, and why they cannot:
  * - A worker waits only for earlier batches. An earlier batch is always taken first, because there
  *   is one open batch at a time, and the worker that holds the earliest one waits for nobody.
- * - The dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
- *   committed what it holds.
+ * - A dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
+ *   committed what it holds. The other dispatchers wait for the baton, and it has that.
  * - A batch waits on the target for a lock of a later one, by way of somebody's request perhaps:
  *   the watchdog (apply/watchdog.h) tells the later one to let go.
  * - The reader waits for memory only while transactions that will give memory back are under way:
@@ -31,13 +31,13 @@
 #ifndef PEN_APPLY_STREAM_H
 #define PEN_APPLY_STREAM_H
 
+#include "apply/dealing.h"
 #include "apply/format.h"
 #include "apply/handover.h"
 #include "apply/onconflict.h"
 #include "apply/resume.h"
 #include "core/histogram.h"
 #include "core/options.h"
-#include "core/ring.h"
 #include "core/sync.h"
 #include "core/thread.h"
 
@@ -72,28 +72,27 @@ typedef struct pen_stream {
 
     /* parts */
     pen_budget budget;
-    pen_ring txns; /* pen_txn: reader to dispatcher */
     pen_parker main_parker;
     pen_parker reader_parker;
-    pen_parker dispatcher_parker;
+    pen_parker baton_parker; /* of the dispatcher that holds the baton, but for its own ring */
     pen_parker progress_parker;
     pen_thread reader_thread;
-    pen_thread dispatcher_thread;
     pen_thread progress_thread;
 
     /* reader writes */
-    PEN_ALIGNED pen_cell input_done; /* 1: nothing more comes through the ring */
-    pen_cell handed_lsn;             /* end of the last transaction given to the dispatcher */
-    pen_cell idle_lsn;          /* every commit before it has been handed over or had no changes */
-    pen_counter txns_handed;    /* with changes for us */
-    pen_flag reader_wants_slot; /* raised by the reader: the ring is full */
-    pen_cell disk_full;         /* 1: nothing is received until the state directory has room */
-    pen_cell spool_start_lsn;   /* what ends at or before it is not in the spool any more */
-    pen_cell spool_end_lsn;     /* what ends at or before it, and behind that, is in it, durably */
-    pen_cell reader_detached;   /* 1: has let go of its intake, after an abort */
+    PEN_ALIGNED pen_cell handed_lsn; /* end of the last transaction given to a dispatcher */
+    pen_cell idle_lsn;        /* every commit before it has been handed over or had no changes */
+    pen_counter txns_handed;  /* with changes for us */
+    pen_cell disk_full;       /* 1: nothing is received until the state directory has room */
+    pen_cell spool_start_lsn; /* what ends at or before it is not in the spool any more */
+    pen_cell spool_end_lsn;   /* what ends at or before it, and behind that, is in it, durably */
+    pen_cell reader_detached; /* 1: has let go of its intake, after an abort */
     pen_cell reader_done;
 
-    /* dispatcher and workers write */
+    /* reader and dispatchers write */
+    pen_dealing dealing;
+
+    /* who holds the baton and workers write */
     pen_handover handover;
 
     /* workers write */

@@ -264,31 +264,57 @@ static double run_keyhash(void)
     return seconds * 1e9 / HASHED;
 }
 
-/* ---- probing the conflict table, as large as the dispatcher's */
+/* ---- probing the conflict table, as large as the former's, a transaction at a time as it does */
 
-enum { PROBED = 3000000, CHANGES_A_BATCH = 1000, BATCHES_BEHIND = 8, BUCKETS = 64 * 1024 };
+enum {
+    PROBED = 3000000,
+    CHANGES_A_TXN = 100,
+    CHANGES_A_BATCH = 1000,
+    BATCHES_BEHIND = 8,
+    BUCKETS = 64 * 1024,
+    KEYS_MOST = 4
+};
 
-static double run_conflict(void)
+/* Nanoseconds a key, each change with `key_count` of them: rows of a million, and its table last,
+ * which every change reads. */
+static double probe(size_t key_count)
 {
     pen_conflict *table = pen_conflict_create(BUCKETS);
     uint64_t state = 11;
     uint64_t sum = 0;
     uint64_t table_hash = pen_keyhash_table(16385);
-    int64_t started_us = pen_now_us();
-    for (uint64_t i = 0; i < PROBED; i++) {
+    double seconds = 0;
+    static pen_key keys[CHANGES_A_TXN * KEYS_MOST];
+    for (uint64_t i = 0; i < PROBED; i += CHANGES_A_TXN) {
+        for (size_t k = 0; k < CHANGES_A_TXN * key_count; k++) {
+            bool last = k % key_count == key_count - 1;
+            keys[k] = (pen_key){.hash = last ? table_hash
+                                             : (next_random(&state) % 1000000) *
+                                                   UINT64_C(0x9E3779B97F4A7C15),
+                                .access = last ? PEN_ACCESS_READ : PEN_ACCESS_WRITE};
+        }
         uint64_t batch = 1 + i / CHANGES_A_BATCH;
-        /* A row of a million, and its table, which every change reads. */
-        const pen_key keys[] = {
-            {.hash = (next_random(&state) % 1000000) * UINT64_C(0x9E3779B97F4A7C15),
-             .access = PEN_ACCESS_WRITE},
-            {.hash = table_hash, .access = PEN_ACCESS_READ}};
         uint64_t committed = batch > BATCHES_BEHIND ? batch - BATCHES_BEHIND : 0;
-        sum += pen_conflict_touch(table, keys, PEN_COUNTOF(keys), batch, committed);
+        int64_t started_us = pen_now_us();
+        pen_conflict_prefetch(table, keys, CHANGES_A_TXN * key_count);
+        for (size_t c = 0; c < CHANGES_A_TXN; c++) {
+            sum += pen_conflict_touch(table, keys + c * key_count, key_count, batch, committed);
+        }
+        seconds += (double)(pen_now_us() - started_us) / 1e6;
     }
-    double seconds = seconds_since(started_us);
     sink = sum;
     pen_conflict_destroy(table);
-    return seconds * 1e9 / PROBED;
+    return seconds * 1e9 / PROBED / (double)key_count;
+}
+
+static double run_conflict(void)
+{
+    return probe(2);
+}
+
+static double run_conflict_wide(void)
+{
+    return probe(KEYS_MOST);
 }
 
 /* ---- what the progress thread waits when it hands a checkpoint over */
@@ -327,7 +353,8 @@ static const bench benches[] = {
     {"decode-transaction", "ns/transaction", run_decode, "TPC-B: three updates and an insert"},
     {"decode-bytes", "MB/s", run_decode_bytes, "the same by its bytes"},
     {"key-hash", "ns/key", run_keyhash, "one integer column as text"},
-    {"conflict-probe", "ns/change", run_conflict, "a row's key and its table's"},
+    {"conflict-probe", "ns/key", run_conflict, "a row's key and its table's"},
+    {"conflict-probe-wide", "ns/key", run_conflict_wide, "three keys of a row and its table's"},
     {"checkpoint-submit", "us/submit", run_checkpoint, "handing a state to the writer"},
     {"spool-append-60", "records/s", bench_spool_append_60, "payloads of 60 bytes, by io_uring"},
     {"spool-append-8k", "MB/s", bench_spool_append_8k, "payloads of 8 kB"},

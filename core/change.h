@@ -10,6 +10,7 @@
 #include "core/arena.h"
 #include "core/lsn.h"
 #include "core/slice.h"
+#include "core/sync.h"
 
 /* One column of a Relation message. `name` points into the relation's own copy. */
 typedef struct pen_rel_column {
@@ -29,7 +30,8 @@ typedef struct pen_relation {
     pen_slice schema; /* NUL behind it */
     pen_slice table;  /* NUL behind it */
     const pen_rel_column *columns;
-    void *target; /* dispatcher: what this version became on the target, or NULL */
+    void *target;     /* dispatcher: what this version became on the target, or NULL */
+    pen_cell settled; /* dispatcher: 1 once `target` does not change any more */
 } pen_relation;
 
 /* How a column's value came: the protocol's own letters. */

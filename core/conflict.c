@@ -70,7 +70,7 @@ typedef struct bucket {
     uint32_t floor; /* no evicted entry was touched by a later batch */
 } bucket;
 
-_Static_assert(sizeof(bucket) == PEN_CACHE_LINE, "a probe costs one cache line");
+_Static_assert(sizeof(bucket) == PEN_CONFLICT_BUCKET, "a probe costs one cache line");
 
 /* A batch this far from the base begins a new one. Half of what 32 bits hold: far enough. */
 #define REBASE_AT (UINT64_C(1) << 31)
@@ -228,6 +228,13 @@ uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key
                             uint64_t batch, uint64_t committed)
 {
     return pen_conflict_touch_after(table, keys, key_count, batch, committed, 0);
+}
+
+void pen_conflict_prefetch(const pen_conflict *table, const pen_key *keys, size_t key_count)
+{
+    for (size_t i = 0; i < key_count; i++) {
+        __builtin_prefetch(bucket_of(table, keys[i].hash), 1);
+    }
 }
 
 uint64_t pen_conflict_evictions(const pen_conflict *table)

@@ -22,7 +22,10 @@ typedef struct pen_key {
     pen_access access;
 } pen_key;
 
-/* `bucket_count`: a power of two; a bucket is one cache line of 3 entries. */
+/* Bytes of a bucket: one cache line, of 3 entries. */
+#define PEN_CONFLICT_BUCKET PEN_CACHE_LINE
+
+/* `bucket_count`: a power of two. */
 pen_conflict *pen_conflict_create(size_t bucket_count);
 void pen_conflict_destroy(pen_conflict *table);
 
@@ -40,6 +43,9 @@ uint64_t pen_conflict_touch(pen_conflict *table, const pen_key *keys, size_t key
  * its keys say: one that may conflict with what is not written as keys. */
 uint64_t pen_conflict_touch_after(pen_conflict *table, const pen_key *keys, size_t key_count,
                                   uint64_t batch, uint64_t committed, uint64_t at_least);
+
+/* Has the buckets of `keys` fetched from memory, for a touch that comes soon. */
+void pen_conflict_prefetch(const pen_conflict *table, const pen_key *keys, size_t key_count);
 
 /* Entries lost to full buckets so far, to show. */
 uint64_t pen_conflict_evictions(const pen_conflict *table);

@@ -51,6 +51,8 @@ typedef struct pen_options {
     pen_option_list schema;
     pen_option_list exclude_schema;
     uint64_t workers;
+    uint64_t dispatchers;
+    uint64_t conflict_memory; /* bytes */
     uint64_t batch_rows;
     uint64_t batch_bytes;
     uint64_t batch_transactions;

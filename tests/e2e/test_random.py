@@ -1,6 +1,6 @@
 """Random histories: whatever the source goes through, the target shows each of its states in turn.
 
-    PENSTOCK_SEEDS=200 pytest tests/e2e/test_random.py     the first 200 seeds, for a long run
+    PENSTOCK_SEEDS=1000 pytest tests/e2e/test_random.py    the first 1000 seeds, for a long run
     PENSTOCK_SEED=17 pytest tests/e2e/test_random.py       seed 17 again, alone: what is written, and in
                                                            which order, follows from the seed
 """
@@ -14,7 +14,7 @@ import time
 import psycopg2
 import pytest
 
-from lib.history import DIGEST, INVARIANTS, TICK, History
+from lib.history import INVARIANTS, TICK, History
 from lib.program import DONE, FAILED
 from lib.storm import Storm
 
@@ -27,7 +27,7 @@ class Scenario:
 
     def __init__(self, seed):
         chance = random.Random(f"scenario {seed}")
-        self.workers = (8, 2, 16, 1)[seed % 4]
+        self.workers = (8, 2, 32, 1)[seed % 4]
         self.role = ("owner", "postgres", "postgres", "owner", "postgres", "owner")[seed % 6]
         self.mode = ("during", "killed", "after", "killed", "during")[seed % 5]
         self.cancelled = seed % 3 != 1  # whatever the workers are at, again and again
@@ -39,7 +39,13 @@ class Scenario:
         self.by_root = chance.random() < 0.3
         self.layout = chance.random() < 0.3
         self.format = ("binary", "text", "auto")[seed // 2 % 3]
-        self.options = self.limits | {"workers": self.workers, "format": self.format}
+        self.dispatchers = chance.choice((1, 4))
+        self.conflict_memory = chance.choice(("1kB", "4MB"))  # 16 buckets, or the usual ones
+        self.streaming = chance.choice(("off", "on"))
+        self.ack = chance.choice(("applied", "applied", "spooled"))
+        self.options = self.limits | {"workers": self.workers, "format": self.format, "ack": self.ack,
+                                      "dispatchers": self.dispatchers, "conflict_memory": self.conflict_memory,
+                                      "streaming": self.streaming}
 
     def __str__(self):
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "options")
@@ -69,7 +75,7 @@ class Watcher(threading.Thread):
             with connection.cursor() as cursor:
                 while not self.over.is_set():
                     found = []
-                    for statement in (TICK, INVARIANTS, DIGEST):
+                    for statement in (TICK, INVARIANTS, self.history.digest):
                         cursor.execute(statement)
                         found.append(cursor.fetchone())
                     connection.commit()
@@ -149,7 +155,7 @@ def stop_on_the_way(pair, scenario, history, seed):
     for tick in sorted(chance.sample(range(1, history.tick), 4)):
         catch_up(pair, scenario, stop_at=history.position[tick])
         assert pair.on_target(TICK) == [(tick,)]
-        assert pair.on_target(DIGEST)[0] == history.state[tick]
+        assert pair.on_target(history.digest)[0] == history.state[tick]
 
 
 @pytest.mark.parametrize("seed", [int(ONE)] if ONE else range(SEEDS))
@@ -157,7 +163,10 @@ def test_history(make_pair, seed):
     scenario = Scenario(seed)
     print(f"seed {seed}: {scenario}")
     pair = make_pair(scenario.role)
-    history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout)
+    history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout,
+                      citext=scenario.format != "binary")
+    if scenario.streaming == "on":
+        pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
     history.make_slot(scenario.by_root)
     history.begin()
     watcher = Watcher(pair, history)
@@ -193,5 +202,5 @@ def test_history(make_pair, seed):
     assert pair.same() > 0
     # run once more with nothing to do: nothing comes twice
     catch_up(pair, scenario)
-    assert pair.on_target(DIGEST)[0] == history.state[history.tick]
+    assert pair.on_target(history.digest)[0] == history.state[history.tick]
     pair.same()

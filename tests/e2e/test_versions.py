@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from lib.cluster import Cluster
-from lib.history import DIGEST, TICK, History
+from lib.history import TICK, History
 from lib.program import wait_until
 from lib.versions import others, programs_of
 
@@ -193,7 +193,7 @@ def test_history(versioned, way):
     run.wait()
     pair.penstock.catch_up()
     assert pair.on_target(TICK) == [(history.tick,)]
-    assert pair.on_target(DIGEST)[0] == history.state[history.tick]
+    assert pair.on_target(history.digest)[0] == history.state[history.tick]
     assert pair.same() > 0
 
 

@@ -12,6 +12,8 @@ import random
 
 import psycopg2
 
+from . import odd
+
 # Every snapshot of the target must show these as the source had them at some commit. (TRUNCATE is not
 # MVCC-safe, and a changed row type changes the digest, so those tables are compared at the end only.)
 DIGESTED = {
@@ -22,9 +24,6 @@ DIGESTED = {
     "numbered": "k, n, x", "numbered_bag": "a, n, x", "wide": "id, n, x, y, z",
     "wide_full": "id, n, x, y", "part": "id, k, v", "stamped": "id, v, loud",
 }
-DIGEST = "SELECT " + ", ".join(
-    f"(SELECT coalesce(sum(hashtext(ROW({columns})::text)::bigint), 0) FROM {table})"
-    for table, columns in DIGESTED.items())
 
 SCHEMA = """
 CREATE TABLE clock (one int PRIMARY KEY, tick bigint NOT NULL);
@@ -98,15 +97,16 @@ INVARIANTS = """SELECT (SELECT coalesce(sum(balance), 0) FROM acct), (SELECT coa
     (SELECT coalesce(sum(n), 0) FROM hot) - (SELECT count(*) FROM hits)"""
 TICK = "SELECT coalesce(max(tick), 0) FROM clock"
 
-# Unique, foreign key, lock not available, deadlock, NULL, the division by zero with which a piece of
+# Unique, foreign key, exclusion, lock not available, deadlock, NULL, the division by zero with which a piece of
 # work refuses itself, and a key too long for its index.
-PASSING = ("23505", "23503", "55P03", "40P01", "23502", "22012", "54000")
+PASSING = ("23505", "23503", "23P01", "55P03", "40P01", "23502", "22012", "54000")
 
 
-class History:
-    """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's."""
+class History(odd.OddTables):
+    """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's;
+    `citext`: with a table whose key is of that extension's type, which does not come in binary."""
 
-    def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False):
+    def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False, citext=False):
         self.pair = pair
         self.random = random.Random(seed)
         self.transactions = transactions
@@ -122,9 +122,15 @@ class History:
             self.composite, self.text_key, self.numeric_key, self.put_in_bag, self.take_from_bag,
             self.by_index, self.unique, self.swap, self.rotate, self.family, self.family, self.climb,
             self.identity, self.number, self.number, self.widen, self.widen_full, self.partition, self.stamp, self.fill, self.again,
-            self.chain, self.grow,
+            self.chain, self.grow, *self.odd_work(),
         ]
-        pair.schema(SCHEMA + (TRIGGER if trigger else ""))
+        pair.schema(SCHEMA + odd.SCHEMA + (TRIGGER if trigger else ""))
+        digested = DIGESTED | odd.DIGESTED
+        if citext and make_citext(pair):
+            pair.schema(odd.CITEXT_SCHEMA)
+            digested |= odd.CITEXT_DIGESTED
+            self.work.append(self.shout)
+        self.digest = digest_of(digested)
         if layout:
             pair.on_target(OTHER_LAYOUT)
 
@@ -133,7 +139,8 @@ class History:
         if not by_root:
             self.pair.make_slot()
             return
-        names = [name for _, name in self.pair.tables() if not name.startswith("part_")] + ["part"]
+        names = [name for _, name in self.pair.tables() if not name.startswith(("part_", "spread_"))]
+        names += ["part", "spread"]
         self.pair.on_source(f"CREATE PUBLICATION {self.pair.name} FOR TABLE {', '.join(names)}"
                             " WITH (publish_via_partition_root = true)")
         self.pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.pair.name,))
@@ -147,7 +154,7 @@ class History:
 
     def note(self):
         """Nobody else commits: this is the state at the tick."""
-        self.state[self.tick] = self.pair.on_source(DIGEST)[0]
+        self.state[self.tick] = self.pair.on_source(self.digest)[0]
         self.position[self.tick] = self.pair.wal_lsn()
 
     def run(self):
@@ -217,7 +224,8 @@ class History:
             open_[one] = None
         if self.random.random() < 0.5:
             self.pair.on_source(self.random.choice((
-                "TRUNCATE emptied", "TRUNCATE emptied_bag", "TRUNCATE emptied, emptied_bag RESTART IDENTITY")))
+                "TRUNCATE emptied", "TRUNCATE emptied_bag", "TRUNCATE emptied, emptied_bag RESTART IDENTITY",
+                "TRUNCATE gone_parent, gone_child, emptied", "TRUNCATE gone_parent CASCADE")))
             return
         column = f"c{self.columns_added + 1}"
         alter = f"ALTER TABLE grown ADD COLUMN {column} int DEFAULT {self.random.randrange(5)}"
@@ -483,6 +491,23 @@ class History:
             ("UPDATE grown SET id = %s WHERE id = %s", (self.one(20), id_)),
             ("DELETE FROM grown WHERE id = %s", (id_,)),
         ))
+
+
+def digest_of(tables):
+    """A query with a number for each of the tables, which rows that differ change."""
+    return "SELECT " + ", ".join(
+        f"(SELECT coalesce(sum(hashtext(ROW({columns})::text)::bigint), 0) FROM {table})"
+        for table, columns in tables.items())
+
+
+def make_citext(pair):
+    """False where a server was installed without that extension."""
+    available = "SELECT 1 FROM pg_available_extensions WHERE name = 'citext'"
+    if not pair.on_source(available) or not pair.on_target(available):
+        return False
+    for cluster in (pair.source_cluster, pair.target_cluster):
+        cluster.sql("CREATE EXTENSION citext", dbname=pair.name)
+    return True
 
 
 def patiently(pair, statement, tries=200):

@@ -24,9 +24,9 @@ static void set_up(void)
     pen_countdown_init(&stream->workers_left, WORKERS);
     cr_assert(pen_parker_init(&stream->main_parker, &err));
     cr_assert(pen_parker_init(&stream->reader_parker, &err));
-    cr_assert(pen_parker_init(&stream->dispatcher_parker, &err));
+    cr_assert(pen_parker_init(&stream->baton_parker, &err));
     cr_assert(pen_parker_init(&stream->progress_parker, &err));
-    pen_handover_init(&stream->handover, WORKERS, &stream->dispatcher_parker, &stream->stop,
+    pen_handover_init(&stream->handover, WORKERS, &stream->baton_parker, &stream->stop,
                       PEN_STOP_ABORT);
     for (unsigned i = 0; i < WORKERS; i++) {
         cr_assert(pen_parker_init(&worker_parkers[i], &err));
@@ -41,7 +41,7 @@ static void tear_down(void)
     }
     pen_parker_deinit(&stream->main_parker);
     pen_parker_deinit(&stream->reader_parker);
-    pen_parker_deinit(&stream->dispatcher_parker);
+    pen_parker_deinit(&stream->baton_parker);
     pen_parker_deinit(&stream->progress_parker);
     pthread_mutex_destroy(&stream->failure_lock);
     free(stream);
@@ -133,7 +133,7 @@ Test(stream, a_stop_wakes_everybody)
     pen_stream_stop(stream, PEN_STOP_DRAIN, PEN_REASON_SIGNAL);
     cr_assert(was_woken(&stream->main_parker));
     cr_assert(was_woken(&stream->reader_parker));
-    cr_assert(was_woken(&stream->dispatcher_parker));
+    cr_assert(was_woken(&stream->baton_parker));
     cr_assert(was_woken(&stream->progress_parker));
     for (unsigned i = 0; i < WORKERS; i++) {
         cr_assert(was_woken(&worker_parkers[i]), "worker %u sleeps on", i);
@@ -196,6 +196,7 @@ Test(stream, does_not_start_without_its_directory_or_its_source)
         .source = (char *)(uintptr_t) "host=/nonexistent/penstock password=s3cret",
         .target = (char *)(uintptr_t) "host=/nonexistent/penstock password=s3cret",
         .workers = 2,
+        .dispatchers = 1,
         .memory = 1 << 20};
     expect_no_start(&options, "source: cannot connect");
     pen_statedir *held;

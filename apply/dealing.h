@@ -1,0 +1,94 @@
+/* Purpose: how transactions come from the reader to one or several dispatchers, and in which order
+ *          those may dispatch: the baton.
+ * Thread:  reader and dispatchers, as each function says; main makes it before they start.
+ * Owns:    its rings and parkers, and the transactions in the rings; borrows the reader's parker
+ *          and the stop cell.
+ * Flow:    whole transactions in commit order in; each out once, to one dispatcher. They are dealt
+ *          in runs: so many to the first dispatcher, so many to the second, and round again. Who
+ * has a run prepares its transactions whenever it likes, and dispatches them only while it holds
+ * the baton, which goes from run to run. So all are dispatched in commit order, and what one
+ * dispatcher did with the baton is seen by the next.
+ *
+ * Runs, and not single transactions, because the baton costs a wake of somebody who sleeps. A run
+ * that is not full yet costs nobody anything: who holds the baton dispatches at once what comes.
+ *
+ * A wait that could be for ever, and why it is not:
+ * - A dispatcher waits for the baton: the runs before its own were dealt in full before a
+ *   transaction of its own was, so they are in the rings of others, who dispatch them without
+ *   waiting for the reader. The first one waits for nobody.
+ * - A dispatcher goes to sleep while its turn comes, or a transaction, or the end: each is
+ * published before the wake, and looked at after the prepare.
+ * - The reader waits for room in a full ring: its dispatcher takes from it without the baton until
+ * it has prepared a whole run, and then has the baton or will get it, see above. It raises a flag
+ *   and tries once more; whoever takes lowers it afterwards, and wakes. That may have been another
+ *   dispatcher, from another ring: then the reader finds its own still full, and raises it again.
+ */
+#ifndef PEN_APPLY_DEALING_H
+#define PEN_APPLY_DEALING_H
+
+#include "core/change.h"
+#include "core/ring.h"
+#include "core/sync.h"
+#include "core/thread.h"
+
+#define PEN_DISPATCHERS_MAX 16
+/* Transactions in a run. */
+#define PEN_RUN 32
+
+typedef struct pen_dealing {
+    /* set before the threads start, then read-only */
+    unsigned count; /* of dispatchers */
+    pen_parker *reader;
+    const pen_cell *stop;
+    uint64_t stop_at;
+    /* each dispatcher sleeps on its own */
+    pen_parker parkers[PEN_DISPATCHERS_MAX];
+    pen_ring rings[PEN_DISPATCHERS_MAX];
+    /* reader writes */
+    PEN_ALIGNED uint64_t dealt;
+    pen_cell ended;      /* 1: nothing more is dealt */
+    pen_flag wants_room; /* raised by the reader: a ring is full */
+    /* who holds the baton writes */
+    PEN_ALIGNED pen_cell turn; /* number of the run whose transactions may be dispatched */
+} pen_dealing;
+
+/* Main. `dealing` is aligned to a cache line and zeroed. Borrows `reader`, and `stop`, which ends
+ * every wait here once it says `stop_at` or more: who publishes that calls pen_dealing_wake.
+ * `capacity`: of each ring, a power of two. */
+PEN_MUST_CHECK bool pen_dealing_init(pen_dealing *dealing, unsigned count, size_t capacity,
+                                     pen_parker *reader, const pen_cell *stop, uint64_t stop_at,
+                                     pen_error *err);
+/* Main; nothing after a failed or without any pen_dealing_init. Rings must be empty. */
+void pen_dealing_deinit(pen_dealing *dealing);
+/* Main, after the threads have ended: gives a transaction that nobody took, or NULL. */
+pen_txn *pen_dealing_leftover(pen_dealing *dealing);
+/* Main, between two runs of the threads, with nothing left: begins anew. */
+void pen_dealing_reset(pen_dealing *dealing);
+
+/* Any thread: wakes all dispatchers. */
+void pen_dealing_wake(pen_dealing *dealing);
+
+/* Reader: gives `txn` to whose run it is; false when there is no room now: the reader is woken when
+ * there is. */
+PEN_MUST_CHECK bool pen_dealing_deal(pen_dealing *dealing, pen_txn *txn);
+/* Reader: nothing more is dealt; may be said again. */
+void pen_dealing_end(pen_dealing *dealing);
+/* Dispatcher: the reader may have waited for what it has just taken. */
+void pen_dealing_wake_reader(pen_dealing *dealing);
+
+typedef enum pen_dealt {
+    PEN_DEALT_TXN,  /* a transaction, to be prepared */
+    PEN_DEALT_TURN, /* the baton is here */
+    PEN_DEALT_OVER, /* nothing will come, and all that came was taken */
+    PEN_DEALT_STOPPED
+} pen_dealt;
+
+/* Dispatcher `number`: waits for what comes next. `run`: the one that it is at. `wants_txn`: it has
+ * room to prepare one more of that run. `wants_turn`: it has one to dispatch; with that the turn
+ * goes before a transaction, and it is never over. At least one of both. */
+PEN_MUST_CHECK pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run,
+                                          bool wants_txn, bool wants_turn, pen_txn **txn);
+/* Dispatcher, which holds the baton: has dispatched all of `run`; wakes who has the next one. */
+void pen_dealing_pass(pen_dealing *dealing, uint64_t run);
+
+#endif

@@ -1,0 +1,126 @@
+#include "apply/feeding.h"
+
+#include "apply/relation.h"
+
+bool pen_feeding_resolve(pen_targets *targets, const pen_segment *seg, pen_lsn commit_lsn,
+                         pen_error *err)
+{
+    for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+        if (!pen_targets_resolve(targets, chg, err)) {
+            err->lsn = commit_lsn;
+            return false;
+        }
+    }
+    return true;
+}
+
+void pen_note_cascade(pen_change *chg, uint64_t *group)
+{
+    const pen_target *target = chg->kind == PEN_CHANGE_DELETE ? chg->rel->target : NULL;
+    if (target == NULL) {
+        return;
+    }
+    chg->may_be_missing = target->cascades_to && target->group_hash == *group;
+    if (target->cascades_from) {
+        *group = target->group_hash;
+    }
+}
+
+static void note_cascades(pen_feeding *feeding, const pen_segment *seg)
+{
+    for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+        pen_note_cascade(chg, &feeding->cascade_group);
+    }
+}
+
+void pen_feeding_begin(pen_feeding *feeding, pen_stream *stream, pen_targets *targets, pen_txn *txn)
+{
+    *feeding = (pen_feeding){
+        .stream = stream, .targets = targets, .feed = txn->feed, .commit_lsn = txn->commit_lsn};
+    pen_feed_acquire(feeding->feed);
+    for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
+        note_cascades(feeding, seg);
+    }
+}
+
+/* The next segment, or NULL when the transaction ended (*state says how) or on a stop. */
+static pen_segment *next_segment(pen_feeding *feeding, pen_feed_state *state)
+{
+    pen_stream *stream = feeding->stream;
+    pen_feed *feed = feeding->feed;
+    for (;;) {
+        pen_parker_prepare(&stream->baton_parker);
+        /* [FEED-1] acquire: read before the ring is looked at for the last time; pairs with the
+         * release in the reader. */
+        *state = (pen_feed_state)pen_cell_read(&feed->in_state);
+        pen_segment *seg = pen_ring_pop(&feed->in);
+        if (seg != NULL || *state != PEN_FEED_OPEN ||
+            pen_stream_stopping(stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&stream->baton_parker);
+            return seg;
+        }
+        (void)pen_parker_park(&stream->baton_parker, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
+static void wake_worker(pen_feeding *feeding)
+{
+    pen_feed *feed = feeding->feed;
+    if (pen_flag_lower(&feed->wants_segment)) {
+        pen_handover_wake_worker(&feeding->stream->handover,
+                                 (unsigned)pen_cell_read(&feed->worker) - 1);
+    }
+}
+
+/* Gives a resolved segment to the worker; false on a stop, and then `seg` is still the caller's. */
+static bool pass_segment(pen_feeding *feeding, pen_segment *seg)
+{
+    pen_stream *stream = feeding->stream;
+    pen_feed *feed = feeding->feed;
+    while (!pen_ring_push(&feed->out, seg)) {
+        pen_flag_raise(&feed->wants_room);
+        pen_parker_prepare(&stream->baton_parker);
+        bool pushed = pen_ring_push(&feed->out, seg);
+        if (pushed || pen_stream_stopping(stream) == PEN_STOP_ABORT) {
+            pen_parker_cancel(&stream->baton_parker);
+            if (!pushed) {
+                return false;
+            }
+            break;
+        }
+        (void)pen_parker_park(&stream->baton_parker, -1, 0, PEN_PARK_FOREVER);
+    }
+    wake_worker(feeding);
+    return true;
+}
+
+static bool pass_all(pen_feeding *feeding, pen_error *err)
+{
+    for (;;) {
+        pen_feed_state state = PEN_FEED_OPEN;
+        pen_segment *seg = next_segment(feeding, &state);
+        if (seg == NULL) {
+            /* [FEED-2] release: every segment is in the ring; pairs with the acquire in the worker.
+             */
+            pen_cell_publish(&feeding->feed->out_state, state);
+            wake_worker(feeding);
+            return state != PEN_FEED_OPEN || pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
+        pen_dealing_wake_reader(&feeding->stream->dealing);
+        bool resolved = pen_feeding_resolve(feeding->targets, seg, feeding->commit_lsn, err);
+        if (resolved) {
+            note_cascades(feeding, seg);
+        }
+        if (!resolved || !pass_segment(feeding, seg)) {
+            pen_block_release(seg->block);
+            return resolved ? pen_error_set(err, PEN_ERROR_NONE, "stopped") : false;
+        }
+    }
+}
+
+bool pen_feeding_pass(pen_feeding *feeding, pen_error *err)
+{
+    bool ok = pass_all(feeding, err);
+    pen_feed_release(feeding->feed);
+    return ok;
+}

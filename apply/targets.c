@@ -1,0 +1,149 @@
+#include "apply/targets.h"
+
+#include "apply/catalog.h"
+#include "apply/preflight.h"
+#include "core/log.h"
+
+#include <stdlib.h>
+
+struct pen_targets {
+    pen_stream *stream;
+    pen_pgconn *catalog;
+    pen_target **all; /* that were resolved, to be freed at the end */
+    size_t count;
+    size_t capacity;
+    pen_cell barriers; /* 1: some table is of PEN_SCOPE_ALL: every change reads that key */
+};
+
+pen_targets *pen_targets_create(pen_stream *stream, pen_pgconn *catalog)
+{
+    pen_targets *targets = pen_calloc(1, sizeof(*targets));
+    targets->stream = stream;
+    targets->catalog = catalog;
+    pen_cell_init(&targets->barriers, 0);
+    pen_pgconn_make_stoppable(catalog, &stream->baton_parker, &stream->stop, PEN_STOP_ABORT);
+    return targets;
+}
+
+void pen_targets_destroy(pen_targets *targets)
+{
+    if (targets == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < targets->count; i++) {
+        pen_target_destroy(targets->all[i]);
+    }
+    free(targets->all);
+    pen_pgconn_close(targets->catalog);
+    free(targets);
+}
+
+static void keep(pen_targets *targets, pen_target *target)
+{
+    if (targets->count == targets->capacity) {
+        targets->capacity = targets->capacity == 0 ? 64 : targets->capacity * 2;
+        targets->all = pen_realloc(targets->all, targets->capacity * sizeof(pen_target *));
+    }
+    targets->all[targets->count++] = target;
+}
+
+/* Versions are the reader's, but for what it never looks at: their targets. */
+static pen_relation *ours(const pen_relation *rel)
+{
+    return (pen_relation *)(uintptr_t)rel;
+}
+
+static bool resolve(pen_targets *targets, const pen_relation *rel, pen_error *err)
+{
+    const pen_stream *stream = targets->stream;
+    pen_target *target = NULL;
+    if (rel->target != NULL) {
+        return true;
+    }
+    switch (pen_catalog_resolve(targets->catalog, rel, stream->resume.replica_role, &stream->format,
+                                &target, err)) {
+    case PEN_RESOLVED:
+        break;
+    case PEN_RESOLVE_MISSING: {
+        /* The source knows the column's type and default, which make the exact ALTER. */
+        pen_error better;
+        if (!pen_preflight_table(stream->options, targets->catalog, rel, &better)) {
+            *err = better;
+        }
+        return false;
+    }
+    case PEN_RESOLVE_FAILED:
+        return false;
+    }
+    keep(targets, target);
+    ours(rel)->target = target;
+    if (target->scope == PEN_SCOPE_ALL) {
+        /* [BARRIERS-1] release: before the baton goes on; pairs with the acquire in
+         * pen_targets_have_barriers. */
+        pen_cell_publish(&targets->barriers, 1);
+    }
+    if (target->scope != PEN_SCOPE_ROW) {
+        pen_log(PEN_LOG_INFO, "%s of %s are applied one batch after the other: %s",
+                target->scope == PEN_SCOPE_APPEND ? "updates and deletes" : "changes", target->name,
+                target->scope_reason);
+    }
+    return true;
+}
+
+bool pen_targets_resolve(pen_targets *targets, const pen_change *chg, pen_error *err)
+{
+    if (chg->kind != PEN_CHANGE_TRUNCATE) {
+        return resolve(targets, chg->rel, err);
+    }
+    for (uint32_t i = 0; i < chg->truncated_count; i++) {
+        if (!resolve(targets, chg->truncated[i], err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_settled(const pen_relation *rel)
+{
+    /* [SETTLED-1] acquire: pairs with the release in settle. */
+    return pen_cell_read(&rel->settled) != 0;
+}
+
+static void settle(const pen_relation *rel)
+{
+    if (!is_settled(rel)) {
+        /* [SETTLED-1] release: the descriptor is there, and is not written any more; pairs with
+         * the acquire in is_settled. */
+        pen_cell_publish(&ours(rel)->settled, 1);
+    }
+}
+
+void pen_targets_settle(const pen_change *chg)
+{
+    if (chg->kind != PEN_CHANGE_TRUNCATE) {
+        settle(chg->rel);
+        return;
+    }
+    for (uint32_t i = 0; i < chg->truncated_count; i++) {
+        settle(chg->truncated[i]);
+    }
+}
+
+bool pen_targets_are_settled(const pen_change *chg)
+{
+    if (chg->kind != PEN_CHANGE_TRUNCATE) {
+        return is_settled(chg->rel);
+    }
+    for (uint32_t i = 0; i < chg->truncated_count; i++) {
+        if (!is_settled(chg->truncated[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool pen_targets_have_barriers(const pen_targets *targets)
+{
+    /* [BARRIERS-1] acquire: pairs with the release in resolve. */
+    return pen_cell_read(&targets->barriers) != 0;
+}

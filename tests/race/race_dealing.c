@@ -1,0 +1,268 @@
+/* The baton without servers: one thread plays the reader, several play dispatchers. Each
+ * transaction is dispatched once, all in commit order, by one dispatcher at a time, who sees what
+ * the one before did; and nobody waits for ever, which a watchdog would show. Delays come between
+ * any two steps of the protocol, because this file compiles it with them: the source is the
+ * product's own. */
+#include "apply/dealing.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* xorshift64 (Marsaglia 2003), one for each thread. */
+static _Thread_local uint64_t random_state;
+
+static uint64_t next_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state >> 20;
+}
+
+/* Mostly nothing, sometimes the processor given away, seldom a real sleep. */
+static int delay(void)
+{
+    uint64_t draw = next_random();
+    if (draw % 8 == 0) {
+        sched_yield();
+    } else if (draw % 128 == 1) {
+        usleep((unsigned)(draw >> 8) % 60);
+    }
+    return 0;
+}
+
+#define pen_cell_read(cell)           (delay(), pen_cell_read(cell))
+#define pen_cell_publish(cell, value) (delay(), pen_cell_publish(cell, value))
+#define pen_flag_raise(flag)          (delay(), pen_flag_raise(flag))
+#define pen_flag_lower(flag)          (delay(), pen_flag_lower(flag))
+#define pen_ring_push(ring, item)     (delay(), pen_ring_push(ring, item))
+#define pen_ring_pop(ring)            (delay(), pen_ring_pop(ring))
+#define pen_parker_prepare(parker)    (delay(), pen_parker_prepare(parker))
+#define pen_parker_wake(parker)       (delay(), pen_parker_wake(parker))
+#define pen_parker_park(parker, fd, events, timeout_ms)                                            \
+    (delay(), pen_parker_park(parker, fd, events, timeout_ms))
+
+#include "apply/dealing.c"
+
+#define TXNS             8000
+#define WATCHDOG_SECONDS 100
+
+typedef enum source {
+    SOURCE_BUSY,
+    SOURCE_QUIET,  /* deals one more only when the one before was dispatched */
+    SOURCE_BURSTS, /* quiet now and then */
+    SOURCE_ABORTED /* everybody is told to stop half-way */
+} source;
+
+typedef struct dispatcher {
+    unsigned number;
+    pen_thread thread;
+    uint64_t runs;
+    uint64_t ahead; /* taken without the baton */
+} dispatcher;
+
+/* Nothing from here on is atomic but what says so: the dealing alone orders it. */
+static pen_dealing dealing;
+static pen_parker reader;
+static pen_cell stop;
+static pen_txn txns[TXNS];
+static uint8_t taken[TXNS];
+static dispatcher dispatchers[PEN_DISPATCHERS_MAX];
+static source mode;
+static uint64_t dispatched; /* who holds the baton */
+static pen_cell shown;      /* the same, for the quiet reader */
+static pen_counter wrong;
+static uint64_t full; /* the reader waited for room */
+
+static void complain(const char *what, uint64_t number)
+{
+    fprintf(stderr, "transaction %lu: %s\n", number, what);
+    pen_counter_add(&wrong, 1);
+}
+
+static bool reader_waits(uint64_t number)
+{
+    bool quiet = mode == SOURCE_QUIET || (mode == SOURCE_BURSTS && number / 50 % 3 == 0);
+    return quiet && pen_cell_read(&shown) < number;
+}
+
+/* As apply/intake.c does it. */
+static void deal_all(void *arg)
+{
+    random_state = *(uint64_t *)arg;
+    for (uint64_t i = 0; i < TXNS; i++) {
+        txns[i] = (pen_txn){.commit_lsn = i + 1};
+        while (!pen_dealing_deal(&dealing, &txns[i])) {
+            full++;
+            pen_parker_prepare(&reader);
+            if (pen_dealing_deal(&dealing, &txns[i])) {
+                pen_parker_cancel(&reader);
+                break;
+            }
+            if (pen_cell_read(&stop) != 0) {
+                pen_parker_cancel(&reader);
+                return;
+            }
+            (void)pen_parker_park(&reader, -1, 0, PEN_PARK_FOREVER);
+        }
+        while (reader_waits(i + 1)) {
+            usleep(5);
+        }
+        if (mode == SOURCE_ABORTED && i == TXNS / 2) {
+            pen_cell_publish(&stop, 1);
+            pen_dealing_wake(&dealing);
+            return;
+        }
+    }
+    pen_dealing_end(&dealing);
+}
+
+static void dispatch(const pen_txn *txn)
+{
+    if (txn->commit_lsn != dispatched + 1) {
+        complain("dispatched out of order", txn->commit_lsn);
+    }
+    delay();
+    dispatched = txn->commit_lsn;
+    pen_cell_publish(&shown, dispatched);
+}
+
+/* As apply/dispatcher.c does it, but that it wants less now and then. */
+static void work(void *arg)
+{
+    dispatcher *self = arg;
+    pen_txn *ahead[PEN_RUN];
+    unsigned first = 0;
+    unsigned count = 0;
+    unsigned in_run = 0;
+    uint64_t at = self->number;
+    random_state = 77 + self->number;
+    for (;;) {
+        pen_txn *txn = NULL;
+        unsigned waiting = count - first;
+        bool wants = waiting == 0 || (in_run + waiting < PEN_RUN && next_random() % 4 != 0);
+        pen_dealt what = pen_dealing_next(&dealing, self->number, at, wants, waiting > 0, &txn);
+        if (what == PEN_DEALT_OVER || what == PEN_DEALT_STOPPED) {
+            if (what == PEN_DEALT_OVER && waiting > 0) {
+                complain("left behind", ahead[first]->commit_lsn);
+            }
+            return;
+        }
+        if (what == PEN_DEALT_TXN) {
+            if (count == 0) {
+                first = 0;
+            }
+            taken[txn->commit_lsn - 1]++;
+            self->ahead += waiting > 0;
+            ahead[count++] = txn;
+            continue;
+        }
+        dispatch(ahead[first++]);
+        if (first == count) {
+            first = count = 0;
+        }
+        if (++in_run == PEN_RUN) {
+            pen_dealing_pass(&dealing, at);
+            self->runs++;
+            at += dealing.count;
+            in_run = 0;
+        }
+    }
+}
+
+static void check(void)
+{
+    if (mode != SOURCE_ABORTED && dispatched != TXNS) {
+        complain("was the last to be dispatched", dispatched);
+    }
+    for (uint64_t i = 0; i < TXNS; i++) {
+        if (taken[i] > 1 || (mode != SOURCE_ABORTED && taken[i] != 1)) {
+            complain("not taken exactly once", i + 1);
+        }
+    }
+    for (const pen_txn *txn; (txn = pen_dealing_leftover(&dealing)) != NULL;) {
+        if (mode != SOURCE_ABORTED) {
+            complain("was left in a ring", txn->commit_lsn);
+        }
+    }
+}
+
+static bool run(source which, unsigned count, size_t capacity, uint64_t seed)
+{
+    pen_error err;
+    pen_thread thread = {.started = false};
+    mode = which;
+    dispatched = 0;
+    full = 0;
+    memset(taken, 0, sizeof(taken));
+    memset(dispatchers, 0, sizeof(dispatchers));
+    memset(&dealing, 0, sizeof(dealing));
+    pen_cell_init(&stop, 0);
+    pen_cell_init(&shown, 0);
+    if (!pen_parker_init(&reader, &err) ||
+        !pen_dealing_init(&dealing, count, capacity, &reader, &stop, 1, &err)) {
+        goto fail;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        dispatchers[i].number = i;
+        if (!pen_thread_start(&dispatchers[i].thread, PEN_ROLE_DISPATCHER, "dispatcher", work,
+                              &dispatchers[i], &err)) {
+            goto fail;
+        }
+    }
+    if (!pen_thread_start(&thread, PEN_ROLE_READER, "reader", deal_all, &seed, &err)) {
+        goto fail;
+    }
+    pen_thread_join(&thread);
+    uint64_t runs = 0;
+    uint64_t ahead = 0;
+    for (unsigned i = 0; i < count; i++) {
+        pen_thread_join(&dispatchers[i].thread);
+        runs += dispatchers[i].runs;
+        ahead += dispatchers[i].ahead;
+    }
+    check();
+    pen_dealing_deinit(&dealing);
+    pen_parker_deinit(&reader);
+    printf("%d, %u dispatchers, rings of %zu: %lu runs, %lu ahead of their turn, %lu waits for "
+           "room\n",
+           (int)which, count, capacity, runs, ahead, full);
+    return pen_counter_get(&wrong) == 0 && dispatched > 1;
+fail:
+    fprintf(stderr, "%s\n", err.text);
+    exit(EXIT_FAILURE);
+}
+
+static void bark(int signal_number)
+{
+    static const char words[] = "somebody waits for ever\n";
+    (void)signal_number;
+    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
+    _exit(EXIT_FAILURE);
+}
+
+int main(void)
+{
+    static const unsigned counts[] = {1, 2, 5, PEN_DISPATCHERS_MAX};
+    static const size_t capacities[] = {2, 64};
+    bool right = true;
+    signal(SIGALRM, bark);
+    alarm(WATCHDOG_SECONDS);
+    for (uint64_t i = 0; i < 2 * PEN_COUNTOF(counts); i++) {
+        unsigned count = counts[i % PEN_COUNTOF(counts)];
+        size_t capacity = capacities[i / PEN_COUNTOF(counts)];
+        right = run(SOURCE_BUSY, count, capacity, 20 + i) && right;
+        right = run(SOURCE_QUIET, count, capacity, 40 + i) && right;
+        right = run(SOURCE_BURSTS, count, capacity, 60 + i) && right;
+    }
+    for (uint64_t round = 0; round < 20; round++) {
+        right = run(SOURCE_ABORTED, counts[round % PEN_COUNTOF(counts)], capacities[round % 2],
+                    80 + round) &&
+                right;
+    }
+    return right ? EXIT_SUCCESS : EXIT_FAILURE;
+}
