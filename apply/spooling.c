@@ -10,6 +10,7 @@
 /* A Relation message of a streamed transaction: it is in force once that commits. */
 typedef struct pending_relation {
     uint32_t xid; /* the transaction's */
+    uint32_t oid; /* known once it is in force */
     uint64_t arrival;
     uint8_t *data;
     size_t len;
@@ -18,9 +19,9 @@ typedef struct pending_relation {
 struct pen_spooling {
     pen_spool *spool;
     pen_pgoutput *decoder; /* for all but rows, which are not looked at here */
-    bool abort_has_lsn;
     bool in_txn;
-    uint32_t in_block; /* xid, 0 outside of a block */
+    uint32_t in_block;  /* xid, 0 outside of a block */
+    uint32_t committed; /* xid of the streamed transaction that the last message committed, or 0 */
     uint64_t arrival;
     bool has_changes;        /* the open transaction */
     pen_lsn end_lsn;         /* of the newest transaction that is whole */
@@ -31,12 +32,11 @@ struct pen_spooling {
     size_t pending_capacity;
 };
 
-pen_spooling *pen_spooling_create(pen_spool *spool, bool abort_has_lsn)
+pen_spooling *pen_spooling_create(pen_spool *spool)
 {
     pen_spooling *spooling = pen_calloc(1, sizeof(*spooling));
     spooling->spool = spool;
     spooling->decoder = pen_pgoutput_create(NULL);
-    spooling->abort_has_lsn = abort_has_lsn;
     return spooling;
 }
 
@@ -58,6 +58,14 @@ static void forget_pending(pen_spooling *spooling, uint32_t xid)
         }
     }
     spooling->pending_count = kept;
+}
+
+static void forget_committed(pen_spooling *spooling)
+{
+    if (spooling->committed != 0) {
+        forget_pending(spooling, spooling->committed);
+        spooling->committed = 0;
+    }
 }
 
 void pen_spooling_destroy(pen_spooling *spooling)
@@ -109,15 +117,17 @@ static bool commit_pending(pen_spooling *spooling, uint32_t xid, pen_error *err)
     bool ok = true;
     pen_pgoutput_begin_replay(spooling->decoder);
     for (size_t i = 0; ok && i < spooling->pending_count; i++) {
-        const pending_relation *it = &spooling->pending[i];
-        const pen_message_context context = {.arrival = it->arrival, .streamed = true};
-        pen_message msg;
-        ok =
-            it->xid != xid || pen_pgoutput_decode(spooling->decoder, (pen_slice){it->data, it->len},
-                                                  &context, &msg, err);
+        pending_relation *it = &spooling->pending[i];
+        if (it->xid == xid) {
+            const pen_message_context context = {.arrival = it->arrival, .streamed = true};
+            pen_message msg;
+            ok = pen_pgoutput_decode(spooling->decoder, (pen_slice){it->data, it->len}, &context,
+                                     &msg, err);
+            it->oid = ok ? msg.relation->oid : 0;
+        }
     }
     pen_pgoutput_end_replay(spooling->decoder);
-    forget_pending(spooling, xid);
+    spooling->committed = xid;
     return ok;
 }
 
@@ -177,7 +187,7 @@ static bool follow(pen_spooling *spooling, pen_slice bytes, pen_error *err)
     }
     pen_message msg;
     const pen_message_context context = {.arrival = spooling->arrival,
-                                         .abort_has_lsn = spooling->abort_has_lsn};
+                                         .abort_has_lsn = pen_pgoutput_abort_tells_lsn(bytes)};
     if (!pen_pgoutput_decode(spooling->decoder, bytes, &context, &msg, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }
@@ -212,6 +222,26 @@ static void append_relation(void *arg, pen_slice message)
     (void)pen_spool_append(spooling->spool, &record);
 }
 
+/* Behind a Stream Commit: the relations that its transaction told, as they are in force now. */
+static void tell_committed(pen_spooling *spooling)
+{
+    uint32_t xid = spooling->committed;
+    if (xid == 0) {
+        return;
+    }
+    for (size_t i = 0; i < spooling->pending_count; i++) {
+        uint32_t oid = spooling->pending[i].oid;
+        bool told = spooling->pending[i].xid != xid;
+        for (size_t j = 0; !told && j < i; j++) {
+            told = spooling->pending[j].xid == xid && spooling->pending[j].oid == oid;
+        }
+        if (!told) {
+            pen_pgoutput_tell_relation(spooling->decoder, oid, append_relation, spooling);
+        }
+    }
+    forget_committed(spooling);
+}
+
 bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, pen_error *err)
 {
     *ready = false;
@@ -224,6 +254,9 @@ bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, pen_error *err)
             return true;
         }
         pen_pgoutput_each_relation(spooling->decoder, append_relation, spooling);
+        const pen_spool_record position = {.kind = PEN_SPOOL_KEEPALIVE,
+                                           .wal_end = spooling->received};
+        (void)pen_spool_append(spooling->spool, &position);
     }
     *ready = pen_spool_has_room(spooling->spool);
     return true;
@@ -246,6 +279,7 @@ bool pen_spooling_take(pen_spooling *spooling, const pen_event *event, pen_error
     } else if (!follow(spooling, event->data, err)) {
         return false;
     }
+    tell_committed(spooling);
     if (at_boundary(spooling)) {
         pen_spool_mark(spooling->spool, spooling->received);
     }
@@ -275,6 +309,7 @@ static bool follow_segment(pen_spooling *spooling, pen_spool_cursor *cursor,
             if (!follow(spooling, record.payload, err)) {
                 return false;
             }
+            forget_committed(spooling);
             break;
         case PEN_SPOOL_KEEPALIVE:
             if (record.wal_end > spooling->received) {

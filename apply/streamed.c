@@ -21,6 +21,7 @@ typedef struct xid_set {
 /* A transaction in progress. */
 typedef struct progressing {
     uint32_t xid;
+    bool beheaded; /* its first blocks are not in the spool any more: it cannot count */
     block *blocks;
     size_t block_count;
     size_t block_capacity;
@@ -29,6 +30,7 @@ typedef struct progressing {
 
 struct pen_streamed {
     pen_spool *spool;
+    bool from_the_start;
     progressing *txns; /* unordered: the source has few of them at a time */
     size_t count;
     size_t capacity;
@@ -73,10 +75,11 @@ static void insert(xid_set *set, uint32_t xid)
     *place = xid;
 }
 
-pen_streamed *pen_streamed_create(pen_spool *spool)
+pen_streamed *pen_streamed_create(pen_spool *spool, bool from_the_start)
 {
     pen_streamed *streamed = pen_calloc(1, sizeof(*streamed));
     streamed->spool = spool;
+    streamed->from_the_start = from_the_start;
     return streamed;
 }
 
@@ -131,7 +134,8 @@ bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first, pen_er
     if (streamed->open != 0 || xid == 0) {
         return refuse(err, "began a block of a streamed transaction inside another one", xid);
     }
-    if ((known == NULL) != first) {
+    bool beheaded = known == NULL && !first && !streamed->from_the_start;
+    if ((known == NULL) != first && !beheaded) {
         return refuse(err,
                       first ? "began a streamed transaction twice"
                             : "went on with a streamed transaction that it did not begin",
@@ -145,7 +149,7 @@ bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first, pen_er
         streamed->capacity = streamed->capacity == 0 ? 8 : streamed->capacity * 2;
         streamed->txns = pen_realloc(streamed->txns, streamed->capacity * sizeof(*streamed->txns));
     }
-    streamed->txns[streamed->count++] = (progressing){.xid = xid};
+    streamed->txns[streamed->count++] = (progressing){.xid = xid, .beheaded = beheaded};
     return true;
 }
 
@@ -153,6 +157,9 @@ void pen_streamed_add(pen_streamed *streamed, pen_spool_pos at, uint64_t arrival
 {
     progressing *txn = find(streamed, streamed->open);
     PEN_ASSERT(txn != NULL);
+    if (txn->beheaded) {
+        return;
+    }
     block *last = txn->block_count == 0 ? NULL : &txn->blocks[txn->block_count - 1];
     if (last != NULL && last->arrival + last->count == arrival) {
         last->count++;
@@ -238,7 +245,8 @@ uint64_t pen_streamed_segment_of(const pen_streamed *streamed, uint32_t xid)
 bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid)
 {
     PEN_ASSERT(streamed->replayed == 0 && streamed->open == 0);
-    if (find(streamed, xid) == NULL) {
+    const progressing *txn = find(streamed, xid);
+    if (txn == NULL || txn->beheaded) {
         return false;
     }
     streamed->replayed = xid;

@@ -16,8 +16,10 @@
 
 typedef struct pen_streamed pen_streamed;
 
-/* `spool` is borrowed: the one that the blocks' messages are in. */
-pen_streamed *pen_streamed_create(pen_spool *spool);
+/* `spool` is borrowed: the one that the blocks' messages are in. `from_the_start`: nothing was
+ * taken away before what comes first; else a transaction that is over may have lost its first
+ * blocks. */
+pen_streamed *pen_streamed_create(pen_spool *spool, bool from_the_start);
 void pen_streamed_destroy(pen_streamed *streamed); /* NULL is nothing */
 
 /* Between Stream Start and Stream Stop. */
@@ -26,7 +28,8 @@ bool pen_streamed_in_block(const pen_streamed *streamed);
 size_t pen_streamed_count(const pen_streamed *streamed);
 
 /* Opens a block. Errors: PEN_ERROR_FATAL where the protocol does not allow it: inside a block; a
- * first one of a transaction that is known, a later one of one that is not. */
+ * first one of a transaction that is known, a later one of one that is not (but see above: that
+ * one's messages are not kept). */
 PEN_MUST_CHECK bool pen_streamed_start(pen_streamed *streamed, uint32_t xid, bool first,
                                        pen_error *err);
 /* A message of the open block stands at `at` in the spool; it was the stream's `arrival`th. */
@@ -46,7 +49,8 @@ uint64_t pen_streamed_first_segment(const pen_streamed *streamed);
 /* The same for one; 0 when it is not known. */
 uint64_t pen_streamed_segment_of(const pen_streamed *streamed, uint32_t xid);
 
-/* Begins to give the messages of `xid`, which is committed: false when it is not known. */
+/* Begins to give the messages of `xid`, which is committed: false when it is not known, or not
+ * whole. */
 PEN_MUST_CHECK bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid);
 
 typedef enum pen_streamed_result {

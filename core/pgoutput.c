@@ -304,24 +304,37 @@ void pen_pgoutput_destroy(pen_pgoutput *decoder)
     free(decoder);
 }
 
+static void give_version(const pen_rel_version *version, void (*give)(void *arg, pen_slice message),
+                         void *arg)
+{
+    size_t len = 5 + version->body.len;
+    uint8_t *message = pen_malloc(len);
+    message[0] = PEN_MESSAGE_RELATION;
+    for (int byte = 0; byte < 4; byte++) {
+        message[1 + byte] = (uint8_t)(version->rel.oid >> (24 - 8 * byte));
+    }
+    memcpy(message + 5, version->body.data, version->body.len);
+    give(arg, (pen_slice){message, len});
+    free(message);
+}
+
 void pen_pgoutput_each_relation(const pen_pgoutput *decoder,
                                 void (*give)(void *arg, pen_slice message), void *arg)
 {
     const pen_rel_versions *versions = &decoder->versions;
     for (size_t i = 0; i < (size_t)1 << versions->slots_log2; i++) {
-        const pen_rel_version *it = versions->slots[i];
-        if (it == NULL) {
-            continue;
+        if (versions->slots[i] != NULL) {
+            give_version(versions->slots[i], give, arg);
         }
-        size_t len = 5 + it->body.len;
-        uint8_t *message = pen_malloc(len);
-        message[0] = PEN_MESSAGE_RELATION;
-        for (int byte = 0; byte < 4; byte++) {
-            message[1 + byte] = (uint8_t)(it->rel.oid >> (24 - 8 * byte));
-        }
-        memcpy(message + 5, it->body.data, it->body.len);
-        give(arg, (pen_slice){message, len});
-        free(message);
+    }
+}
+
+void pen_pgoutput_tell_relation(const pen_pgoutput *decoder, uint32_t oid,
+                                void (*give)(void *arg, pen_slice message), void *arg)
+{
+    const pen_rel_version *known = pen_rel_versions_find(&decoder->versions, oid);
+    if (known != NULL) {
+        give_version(known, give, arg);
     }
 }
 

@@ -123,6 +123,12 @@ typedef struct pen_message_context {
     bool abort_has_lsn; /* Stream Abort carries LSN and time: streaming 'parallel' was asked for */
 } pen_message_context;
 
+/* abort_has_lsn of a Stream Abort whose session is not known: its length tells. */
+static inline bool pen_pgoutput_abort_tells_lsn(pen_slice bytes)
+{
+    return bytes.len == 1 + 4 + 4 + 8 + 8;
+}
+
 /* Decodes one message of protocol versions 1 to 4, all of `bytes`: a byte left over is an error as
  * one that is missing. No length in the input is trusted before it was checked against what is
  * there, so that a message never allocates more than a small multiple of its own size. A row change
@@ -150,6 +156,10 @@ void pen_pgoutput_end_replay(pen_pgoutput *decoder);
 /* Calls `give` with the Relation message of each version in force, as it would come outside of a
  * streamed block; the bytes are borrowed until it returns. */
 void pen_pgoutput_each_relation(const pen_pgoutput *decoder,
+                                void (*give)(void *arg, pen_slice message), void *arg);
+
+/* The same of one relation; nothing when it is not known. */
+void pen_pgoutput_tell_relation(const pen_pgoutput *decoder, uint32_t oid,
                                 void (*give)(void *arg, pen_slice message), void *arg);
 
 /* The version in force of the source's relation `oid`, or NULL before its Relation message. */
