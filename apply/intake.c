@@ -61,6 +61,13 @@ pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *opti
     return intake;
 }
 
+void pen_intake_let_go(pen_intake *intake)
+{
+    if (intake->streamed != NULL) {
+        pen_streamed_forget_all(intake->streamed);
+    }
+}
+
 void pen_intake_destroy(pen_intake *intake)
 {
     if (intake == NULL) {
@@ -426,6 +433,18 @@ static bool assemble(pen_intake *intake, const pen_message *msg, size_t bytes, p
     return true;
 }
 
+/* Of our own spool, up to the end of the newest segment when nothing is needed any more. */
+static bool trim_own(const pen_intake *intake, pen_error *err)
+{
+    pen_spool *spool = intake->options.spool;
+    if (!intake->options.spool_is_ours) {
+        return true;
+    }
+    uint64_t first = pen_streamed_first_segment(intake->streamed);
+    uint64_t newest = pen_spool_end(spool).segment;
+    return pen_spool_trim(spool, first < newest ? first : newest, err);
+}
+
 /* A streamed transaction committed: from now on its messages are taken in, as if they came now. */
 static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *err)
 {
@@ -445,8 +464,10 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
         return pen_error_set(err, PEN_ERROR_FATAL,
                              "the source committed the streamed transaction %" PRIu32
                              " at " PEN_LSN_FMT
-                             ", which it did not stream; check that nothing between penstock and "
-                             "the source changes the stream",
+                             ", which it did not stream, or the beginning of which is not in the "
+                             "spool any more; check that nothing between penstock and the source "
+                             "changes the stream, and that the target was not put back to an older "
+                             "state",
                              xid, PEN_LSN_ARGS(commit_lsn));
     }
     if (!intake->options.spool_is_ours) {
@@ -474,14 +495,8 @@ static bool end_replay(pen_intake *intake, pen_error *err)
                    .commit_time = intake->commit.stream_commit.commit_time}};
     intake->replaying = false;
     pen_pgoutput_end_replay(intake->decoder);
-    if (intake->options.spool_is_ours) {
-        /* To the end of the newest one when nothing is needed any more. */
-        pen_spool *spool = intake->options.spool;
-        uint64_t first = pen_streamed_first_segment(intake->streamed);
-        uint64_t newest = pen_spool_end(spool).segment;
-        if (!pen_spool_trim(spool, first < newest ? first : newest, err)) {
-            return false;
-        }
+    if (!trim_own(intake, err)) {
+        return false;
     }
     if (intake->replays_relations_only) {
         note_idle(intake, commit.commit.end_lsn);
@@ -554,7 +569,9 @@ static bool take_streaming(pen_intake *intake, const pen_message *msg, pen_error
         ok = pen_streamed_stop(streamed, err);
         break;
     case PEN_MESSAGE_STREAM_ABORT:
-        ok = pen_streamed_abort(streamed, msg->stream_abort.xid, msg->stream_abort.subxid, err);
+        if (pen_streamed_abort(streamed, msg->stream_abort.xid, msg->stream_abort.subxid, err)) {
+            return trim_own(intake, err);
+        }
         break;
     default:
         PEN_ASSERT(msg->kind == PEN_MESSAGE_STREAM_COMMIT);
@@ -566,7 +583,8 @@ static bool take_streaming(pen_intake *intake, const pen_message *msg, pen_error
 bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_spool_pos at, pen_error *err)
 {
     intake->arrival++;
-    if (!intake->options.spool_is_ours && intake->options.spool != NULL) {
+    bool spooled = intake->options.spool != NULL && !intake->options.spool_is_ours;
+    if (spooled) {
         note_segment(intake, at.segment);
     }
     if (intake->streamed != NULL && pen_streamed_in_block(intake->streamed) && bytes.len > 0 &&
@@ -575,7 +593,9 @@ bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_spool_pos at, p
     }
     pen_message msg;
     const pen_message_context context = {.arrival = intake->arrival,
-                                         .abort_has_lsn = intake->options.abort_has_lsn};
+                                         .abort_has_lsn = spooled
+                                                              ? pen_pgoutput_abort_tells_lsn(bytes)
+                                                              : intake->options.abort_has_lsn};
     if (!pen_pgoutput_decode(intake->decoder, bytes, &context, &msg, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }

@@ -20,10 +20,14 @@ typedef struct pen_intake_options {
     /* Where the messages of streamed transactions lie until they commit. NULL: none will come. */
     pen_spool *spool;   /* borrowed */
     bool spool_is_ours; /* false: whoever gives the messages has put them there */
-    bool abort_has_lsn; /* see pen_message_context */
+    bool abort_has_lsn; /* see pen_message_context; what lies in a spool that is not ours says so by
+                           its length, for it may have come in another version of the protocol */
 } pen_intake_options;
 
 pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *options);
+/* Touches the spool no more: the reader's last call for an intake that main destroys while the
+ * spool lives on. */
+void pen_intake_let_go(pen_intake *intake);
 /* After every transaction that it gave was released. NULL is nothing. */
 void pen_intake_destroy(pen_intake *intake);
 
@@ -38,7 +42,7 @@ PEN_MUST_CHECK bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_
                                        pen_error *err);
 /* The source had reached `lsn`. */
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn);
-/* A Relation message that is in force where the spool begins. */
+/* A Relation message that is in force at this place of the spool. */
 PEN_MUST_CHECK bool pen_intake_relation(pen_intake *intake, pen_slice bytes, pen_error *err);
 /* A new connection begins: what has come in part comes again. Errors: PEN_ERROR_RETRY when a part
  * of that is on its way to the target already, which only a recovery can take back. */

@@ -74,7 +74,8 @@ static bool open_replication(pen_run *run, const char *encoding, pen_replication
 bool pen_parts_nudge_source(pen_run *run, pen_error *err)
 {
     return pen_pgconn_exec(run->source, "write a marker",
-                           "SET synchronous_commit = on;"
+                           /* In the WAL is enough; a standby that is away must not hold us up. */
+                           "SET synchronous_commit = local;"
                            " SELECT pg_catalog.pg_logical_emit_message(true, 'penstock', '')",
                            0, NULL, NULL, err);
 }
@@ -210,7 +211,7 @@ static bool open_stream_spool(pen_run *run, pen_reader_parts *parts, const pen_s
     if (!open_spool(run, header, true, &parts->spool, &resume->spool_found, err)) {
         return false;
     }
-    parts->spooling = pen_spooling_create(parts->spool, pen_replication_abort_has_lsn(parts->rep));
+    parts->spooling = pen_spooling_create(parts->spool);
     if (!resume->spool_found) {
         return true;
     }
@@ -458,6 +459,7 @@ void pen_parts_unmake(pen_run *run, bool with_reader)
     if (with_reader) {
         pen_reader_destroy(run->reader);
         run->reader = NULL;
+        pen_cell_publish(&run->stream->reader_done, 0); /* no other thread is there */
     }
     pen_pgconn_close(run->source);
     run->source = NULL;

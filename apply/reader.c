@@ -121,15 +121,20 @@ static bool receive_directly(pen_reader *reader, bool *idle, pen_error *err)
         if (!pen_intake_is_ready(reader->intake, &ready, err)) {
             return false;
         }
-        if (!ready || (reader->streamed != NULL && !pen_spool_has_room(reader->streamed))) {
+        if (!ready) {
             *idle = true;
             return true;
         }
+        /* Also while the disk is full: at its end there is room. */
         if (pen_intake_is_replaying(reader->intake)) {
             if (!pen_intake_replay(reader->intake, err)) {
                 return false;
             }
             continue;
+        }
+        if (reader->streamed != NULL && !pen_spool_has_room(reader->streamed)) {
+            *idle = true;
+            return true;
         }
         pen_event event;
         if (!poll_source(reader, &received, &event, err)) {
@@ -199,7 +204,12 @@ static bool take_record(pen_reader *reader, bool *taken, pen_error *err)
     case PEN_SPOOL_RELATION:
         return pen_intake_relation(reader->intake, record.payload, err);
     case PEN_SPOOL_SESSION:
-        return pen_intake_session(reader->intake, err);
+        /* All that came before it stands before it. */
+        if (!pen_intake_session(reader->intake, err)) {
+            return false;
+        }
+        pen_intake_keepalive(reader->intake, record.wal_end);
+        return true;
     }
     return true;
 }
@@ -375,6 +385,7 @@ static void stop_receiving(pen_reader *reader)
 /* The run of dispatcher and workers that the intake belongs to has failed. */
 static void let_go(pen_reader *reader)
 {
+    pen_intake_let_go(reader->intake);
     reader->intake = NULL;
     pen_spool_cursor_destroy(reader->cursor);
     reader->cursor = NULL;
@@ -539,9 +550,11 @@ void pen_reader_run(void *arg)
     pen_reader *reader = arg;
     pen_stream *stream = reader->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER);
-    pen_error err;
-    if (!run(reader, &err)) {
-        pen_stream_fail(stream, &err);
+    pen_error *err = &stream->reader_failure;
+    *err = (pen_error){0};
+    /* Without an intake it fails alone: main may just be taking the run down that it let go of. */
+    if (!run(reader, err) && reader->intake != NULL) {
+        pen_stream_fail(stream, err);
     }
     /* [READER-1] release: pairs with the acquire in main. */
     pen_cell_publish(&stream->reader_done, 1);

@@ -485,6 +485,15 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
             "--publication, or drop the slot: SELECT pg_drop_replication_slot('%s')",
             options->slot, options->publication, options->slot);
     }
+    if (resume->spool_found) {
+        return pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "the spool in %s is of a stream that this target knows nothing of: --target is another "
+            "database than before, or its schema penstock was dropped, or what was begun there is "
+            "to begin anew. Point --target back; or copy the data again and begin a new stream "
+            "with an empty state directory, another --name and another --slot",
+            options->dir);
+    }
     if (slot->exists && resume->remembered_lsn != PEN_LSN_NONE) {
         return pen_error_set(
             err, PEN_ERROR_FATAL,

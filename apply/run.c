@@ -85,10 +85,19 @@ static void listen_to_signals(bool listen)
  * more: it has let go of the intake, or never took it up. */
 static bool reader_is_out(pen_stream *stream)
 {
-    /* [READER-1] acquire, [DETACHED-1] acquire: pair with the releases in the reader. */
-    return pen_cell_read(&stream->reader_done) || pen_cell_read(&stream->reader_detached) ||
-           (pen_stream_stopping(stream) == PEN_STOP_ABORT &&
-            pen_place_take(&stream->next_intake) != NULL);
+    /* [READER-1] acquire: pairs with the release in the reader. */
+    if (pen_cell_read(&stream->reader_done)) {
+        return true;
+    }
+    bool aborting = pen_stream_stopping(stream) == PEN_STOP_ABORT;
+    if (!stream->reader_thread.started) {
+        return aborting; /* it could not be started */
+    }
+    /* Without the spool it ends soon.
+     * [DETACHED-1] acquire: pairs with the release in the reader. */
+    return stream->options->ack == PEN_ACK_SPOOLED &&
+           (pen_cell_read(&stream->reader_detached) ||
+            (aborting && pen_place_take(&stream->next_intake) != NULL));
 }
 
 /* Until the reader, which ends last in order, or a failure says that it is over. */
@@ -98,9 +107,9 @@ static void supervise(pen_run *run)
     int64_t nudged_us = pen_now_us();
     while (!reader_is_out(stream)) {
         pen_parker_prepare(&stream->main_parker);
-        if (pen_cell_read(&stream->reader_done)) {
+        if (reader_is_out(stream)) {
             pen_parker_cancel(&stream->main_parker);
-            continue;
+            return;
         }
         (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE, 1000);
         take_signals(run);
@@ -133,11 +142,11 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
             pen_stream_fail(stream, err);
         }
         supervise(run);
-        if (pen_cell_read(&stream->reader_done)) {
-            pen_parts_join(run, true);
-        } else {
-            pen_parts_join(run, false);
+        bool with_reader = pen_cell_read(&stream->reader_done);
+        if (with_reader) {
+            pen_stream_fail(stream, &stream->reader_failure);
         }
+        pen_parts_join(run, with_reader);
         ok = stream->failure.kind == PEN_ERROR_NONE;
         *reason = stream->reason;
         *err = stream->failure;
@@ -149,9 +158,6 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
     bool reader_ended = !stream->reader_thread.started;
     pen_parts_unmake(run, reader_ended);
     pen_cell_publish(&stream->reader_detached, 0);
-    if (reader_ended) {
-        pen_cell_publish(&stream->reader_done, 0);
-    }
     return ok;
 }
 
@@ -173,6 +179,16 @@ static bool wait_before_retry(pen_run *run, int64_t ms)
     }
 }
 
+/* Takes a reader down that went on without a target, and has ended or is about to. Gives its
+ * failure. */
+static bool take_down_reader(pen_run *run, pen_error *err)
+{
+    pen_thread_join(&run->stream->reader_thread);
+    *err = run->stream->reader_failure;
+    pen_parts_unmake(run, true);
+    return err->kind == PEN_ERROR_NONE;
+}
+
 /* A reader that went on without a target ends now. */
 static bool end_reader(pen_run *run, pen_error *err)
 {
@@ -183,25 +199,24 @@ static bool end_reader(pen_run *run, pen_error *err)
     /* [END-1] release: pairs with the acquire in the reader. */
     pen_cell_publish(&stream->reader_end, 1);
     pen_parker_wake(&stream->reader_parker);
-    pen_thread_join(&stream->reader_thread);
-    bool ok = stream->failure.kind == PEN_ERROR_NONE;
-    *err = stream->failure;
-    pen_parts_unmake(run, true);
-    return ok;
+    return take_down_reader(run, err);
 }
 
-/* The source was lost too, while the target was; false when for good. */
-static bool leave_lost_reader(pen_run *run, pen_error *err)
+/* Looks after a reader that goes on without a target: where the source is lost too, it is made anew
+ * with the rest; false when it failed for good. */
+static bool look_after_reader(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
-    pen_thread_join(&stream->reader_thread);
-    *err = stream->failure;
-    pen_parts_unmake(run, true);
-    pen_cell_publish(&stream->reader_done, 0);
+    /* [READER-1] acquire: pairs with the release in the reader. */
+    if (!stream->reader_thread.started || !pen_cell_read(&stream->reader_done) ||
+        take_down_reader(run, err)) {
+        return true;
+    }
     if (err->kind == PEN_ERROR_RETRY) {
         pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
+        return true;
     }
-    return err->kind == PEN_ERROR_RETRY || err->kind == PEN_ERROR_NONE;
+    return false;
 }
 
 /* Runs the stream, and again where a lost connection ended it. */
@@ -210,12 +225,14 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
     int64_t retry_ms = RETRY_FIRST_MS;
     for (;;) {
         int64_t since_us = pen_now_us();
+        pen_error ignored;
         if (run_once(run, reason, err)) {
+            /* There is still one after a stop at once. */
+            (void)!end_reader(run, &ignored);
             return true;
         }
         bool again = err->kind == PEN_ERROR_RETRY && run->began && run->signals == 0;
         if (!again) {
-            pen_error ignored;
             (void)!end_reader(run, &ignored);
             return false;
         }
@@ -229,7 +246,7 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
             return end_reader(run, err);
         }
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
-        if (pen_cell_read(&run->stream->reader_done) && !leave_lost_reader(run, err)) {
+        if (!look_after_reader(run, err)) {
             *reason = PEN_REASON_FAILED;
             return false;
         }

@@ -21,7 +21,6 @@ typedef struct pending_relation {
 struct pen_spooling {
     pen_spool *spool;
     pen_pgoutput *decoder; /* for all but rows, which are not looked at here */
-    bool abort_has_lsn;
     bool in_txn;
     uint32_t in_block; /* xid, 0 outside of a block */
     uint64_t arrival;
@@ -34,12 +33,11 @@ struct pen_spooling {
     size_t pending_capacity;
 };
 
-pen_spooling *pen_spooling_create(pen_spool *spool, bool abort_has_lsn)
+pen_spooling *pen_spooling_create(pen_spool *spool)
 {
     pen_spooling *spooling = pen_calloc(1, sizeof(*spooling));
     spooling->spool = spool;
     spooling->decoder = pen_pgoutput_create(NULL);
-    spooling->abort_has_lsn = abort_has_lsn;
     return spooling;
 }
 
@@ -178,7 +176,7 @@ static bool follow(pen_spooling *spooling, pen_slice bytes, pen_error *err)
     }
     pen_message msg;
     const pen_message_context context = {.arrival = spooling->arrival,
-                                         .abort_has_lsn = spooling->abort_has_lsn};
+                                         .abort_has_lsn = pen_pgoutput_abort_tells_lsn(bytes)};
     if (!pen_pgoutput_decode(spooling->decoder, bytes, &context, &msg, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }

@@ -6,7 +6,8 @@
  * Flow:    the connection's events in; records in the spool, with marks, out.
  *
  * A segment begins outside of every transaction and block, with the Relation messages that are in
- * force, so that it can be read without the segments before it. */
+ * force or will be when a transaction in progress commits, so that it can be read without the
+ * segments before it. */
 #ifndef PEN_APPLY_SPOOLING_H
 #define PEN_APPLY_SPOOLING_H
 
@@ -15,9 +16,8 @@
 
 typedef struct pen_spooling pen_spooling;
 
-/* `abort_has_lsn`: see pen_message_context. Then comes pen_spooling_begin or pen_spooling_recover.
- */
-pen_spooling *pen_spooling_create(pen_spool *spool, bool abort_has_lsn);
+/* Then comes pen_spooling_begin or pen_spooling_recover. */
+pen_spooling *pen_spooling_create(pen_spool *spool);
 void pen_spooling_destroy(pen_spooling *spooling); /* NULL is nothing */
 
 /* An empty spool begins: every transaction that ends at or before `start_lsn` is durable on the

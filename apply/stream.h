@@ -87,7 +87,8 @@ typedef struct pen_stream {
     pen_cell spool_start_lsn; /* what ends at or before it is not in the spool any more */
     pen_cell spool_end_lsn;   /* what ends at or before it, and behind that, is in it, durably */
     pen_cell reader_detached; /* 1: has let go of its intake, after an abort */
-    pen_cell reader_done;
+    pen_cell reader_done;     /* 1: until main has joined it, whatever is made anew meanwhile */
+    pen_error reader_failure; /* before reader_done; PEN_ERROR_NONE: it ended in order */
 
     /* reader and dispatchers write */
     pen_dealing dealing;

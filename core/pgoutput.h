@@ -123,6 +123,12 @@ typedef struct pen_message_context {
     bool abort_has_lsn; /* Stream Abort carries LSN and time: streaming 'parallel' was asked for */
 } pen_message_context;
 
+/* abort_has_lsn of a Stream Abort whose session is not known: its length tells. */
+static inline bool pen_pgoutput_abort_tells_lsn(pen_slice bytes)
+{
+    return bytes.len == 1 + 4 + 4 + 8 + 8;
+}
+
 /* Decodes one message of protocol versions 1 to 4, all of `bytes`: a byte left over is an error as
  * one that is missing. No length in the input is trusted before it was checked against what is
  * there, so that a message never allocates more than a small multiple of its own size. A row change

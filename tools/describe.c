@@ -88,12 +88,11 @@ void pen_describe_summary(pen_describer *describer, const pen_describe_end *end)
 static bool decode(pen_describer *describer, const pen_spool_record *record, pen_message *msg,
                    pen_error *err)
 {
-    enum { ABORT_WITH_LSN = 1 + 4 + 4 + 8 + 8 };
     bool streamed = describer->in_block || describer->header.kind == PEN_SPOOL_STREAMED;
     pen_message_context context = {
         .arrival = ++describer->arrivals,
         .streamed = streamed && record->kind == PEN_SPOOL_MESSAGE,
-        .abort_has_lsn = record->payload.len == ABORT_WITH_LSN,
+        .abort_has_lsn = pen_pgoutput_abort_tells_lsn(record->payload),
     };
     return pen_pgoutput_decode(describer->decoder, record->payload, &context, msg, err);
 }

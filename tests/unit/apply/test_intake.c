@@ -111,7 +111,7 @@ static void take_out(void)
     bool ready;
     cr_assert(pen_intake_is_ready(w.intake, &ready, &err), "%s", err.text);
     cr_assert(ready);
-    for (pen_txn *txn; (txn = pen_ring_pop(&w.stream->txns)) != NULL;) {
+    for (pen_txn *txn; (txn = pen_dealing_leftover(&w.stream->dealing)) != NULL;) {
         skip_empty();
         check_txn(txn);
         pen_txn_release(txn);
@@ -438,7 +438,7 @@ static void crash(void)
     const pen_spool_options options = small_options(true);
     bool found;
     w.spool = open_spool(&options, &found);
-    w.spooling = pen_spooling_create(w.spool, false);
+    w.spooling = pen_spooling_create(w.spool);
     if (found) {
         cr_assert(pen_spooling_recover(w.spooling, &err), "%s", err.text);
     } else {
@@ -471,6 +471,7 @@ static void begin(uint64_t seed, bool by_spool)
     w.next_xid = 700;
     w.columns = 1;
     w.options = (pen_options){.workers = 1,
+                              .dispatchers = 1,
                               .memory = 64 << 20,
                               .batch_rows = 10000,
                               .batch_bytes = 16 << 20,
@@ -479,7 +480,7 @@ static void begin(uint64_t seed, bool by_spool)
     const pen_spool_options options = small_options(by_spool);
     w.spool = open_spool(&options, NULL);
     if (by_spool) {
-        w.spooling = pen_spooling_create(w.spool, false);
+        w.spooling = pen_spooling_create(w.spool);
         pen_spooling_begin(w.spooling, 0);
     }
     open_intake();

@@ -1,0 +1,126 @@
+"""Both servers lost at once, and signals while one of them is gone: with the spool the reader lives on its own."""
+
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from lib.cluster import Cluster
+from lib.program import STOPPED, wait_until
+
+TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
+SPOOLED = ("--ack", "spooled")
+
+
+@pytest.fixture
+def frail():
+    """Servers that may go down."""
+    made = []
+    try:
+        for name in ("frail-source", "frail-target"):
+            made.append(Cluster(name, durable=True))
+        yield tuple(made)
+    finally:
+        for cluster in made:
+            cluster.remove()
+
+
+@pytest.mark.parametrize("ack", ["applied", "spooled"])
+def test_both_at_once(frail, make_pair, ack):
+    pair = make_pair("owner", *frail)
+    pair.schema(TABLES)
+    pair.make_slot()
+    run = pair.penstock.start("--ack", ack, workers=4)
+    pair.on_source("INSERT INTO seen VALUES (0)")
+    pair.wait_rows("seen", 1, run)
+    for turn in range(1, 4):
+        # the one a little before the other, each time a little later
+        first, second = frail if turn % 2 else reversed(frail)
+        thread = threading.Thread(target=first.stop, args=(signal.SIGQUIT,))
+        thread.start()
+        time.sleep(turn * 0.003)
+        second.stop(signal.SIGQUIT)
+        thread.join()
+        for cluster in frail:
+            cluster.start()
+        pair.source = pair.connect(frail[0])
+        pair.target = pair.connect(frail[1])
+        pair.on_source("INSERT INTO seen VALUES (%s)", (turn,))
+        pair.wait_rows("seen", turn + 1, run, timeout=40)
+    run.stop()
+    assert run.finished()["recoveries"] >= 3
+    assert pair.same() == 4
+
+
+SLOW_END = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+void PQfinish(void *connection)
+{
+    usleep(100000);
+    ((void (*)(void *))dlsym(RTLD_NEXT, "PQfinish"))(connection);
+}
+"""
+
+
+@pytest.fixture
+def slow_end(tmp_path):
+    """Ending a connection takes so long that something else happens meanwhile."""
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    (tmp_path / "slow.c").write_text(SLOW_END)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "slow.so", tmp_path / "slow.c", "-ldl"], check=True)
+    return {"LD_PRELOAD": str(tmp_path / "slow.so")}
+
+
+@pytest.mark.parametrize("ack", ["applied", "spooled"])
+def test_the_source_while_the_target_is_taken_down(make_pair, slow_end, ack):
+    pair = make_pair("owner")
+    pair.schema(TABLES)
+    pair.make_slot()
+    run = pair.penstock.start("--ack", ack, workers=4, env=slow_end)
+    pair.on_source("INSERT INTO seen VALUES (0)")
+    pair.wait_rows("seen", 1, run)
+    for turn in range(1, 5):
+        pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                                " AND application_name LIKE 'penstock%%'", (pair.name,))
+        time.sleep(turn * 0.1)
+        pair.source_cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                                " WHERE slot_name = %s AND active", (pair.name,))
+        pair.on_source("INSERT INTO seen VALUES (%s)", (turn,))
+        pair.wait_rows("seen", turn + 1, run, timeout=30)
+    run.stop()
+    assert run.finished()["recoveries"] >= 4
+    assert pair.same() == 5
+
+
+@pytest.mark.smoke
+def test_stopped_at_once(make_pair):
+    """The second signal while the target does not come on."""
+    pair = make_pair("owner")
+    pair.schema(TABLES)
+    pair.make_slot()
+    for _ in range(3):
+        run = pair.penstock.start(*SPOOLED, workers=2)
+        pair.wait_streaming(run)
+        blocker = pair.connect(pair.target_cluster)
+        blocker.autocommit = False
+        with blocker.cursor() as cursor:
+            cursor.execute("LOCK TABLE seen IN SHARE MODE")
+        pair.on_source("INSERT INTO seen VALUES (1)")
+        wait_until(lambda: pair.target_cluster.sql(
+            "SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE datname = %s AND NOT granted",
+            (pair.name,)), 20, "the worker to wait")
+        run.kill(signal.SIGTERM)
+        wait_until(lambda: "once more stops at once" in run.stderr, 20, "the first signal to be taken")
+        run.kill(signal.SIGTERM)
+        run.wait(20, expect=STOPPED)
+        assert run.finished()["reason"] == "signal"
+        assert "AddressSanitizer" not in run.stderr and "ThreadSanitizer" not in run.stderr
+        blocker.rollback()
+    pair.penstock.catch_up(*SPOOLED)
+    assert pair.same() == 3
