@@ -67,6 +67,25 @@ def test_memory_stays_within_its_budget(any_pair):
     assert pair.same() > 0
 
 
+def test_many_that_wait_for_the_target(pair):
+    """None of them is large; what is received and not applied stays within the budget, and uses it."""
+    pair.schema(TABLES)
+    pair.make_slot()
+    run = pair.penstock.start(memory="16MB", workers=4)
+    pair.wait_streaming(run)
+    holder = pair.connect(pair.target_cluster)
+    holder.autocommit = False
+    holder.cursor().execute("LOCK TABLE big IN EXCLUSIVE MODE")
+    for number in range(100):
+        fill(pair, number * 400 + 1, 400)
+    time.sleep(1)
+    holder.rollback()
+    pair.wait_rows("big", 40000, run)
+    run.stop()
+    assert 14 <= run.finished()["memory_peak_mb"] <= 18
+    assert pair.same() == 40000
+
+
 @pytest.mark.parametrize("streaming", ["off", "on"])
 def test_a_transaction_of_gigabytes(pair, streaming):
     """One transaction of every kind of row change, streamed and not, many times as large as --memory."""
