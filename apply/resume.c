@@ -1,5 +1,6 @@
 #include "apply/resume.h"
 
+#include "apply/claim.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "apply/session.h"
@@ -525,10 +526,11 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
     bool knows_source = false;
     if (!make_run_id(resume, err) || !check_source(source, resume, err) ||
         !pen_session_may_be_replica(target, &resume->replica_role, err) ||
-        !read_free_slot(source, options, resume, &slot, err) ||
-        !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !create_progress_schema(target, err) ||
         !check_same_source(target, options, resume, &knows_source, err) ||
+        !pen_claim_stream(target, options->name, resume->owner, err) ||
+        !read_free_slot(source, options, resume, &slot, err) ||
+        !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !take_over(target, options, resume, &progress, err)) {
         return false;
     }
