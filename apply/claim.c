@@ -19,14 +19,21 @@
 #define STREAM_KEY "pg_catalog.hashtextextended('penstock stream ' || $1::text COLLATE \"C\", 0)"
 
 /* The two halves of a lock's key as pg_locks shows them. */
-#define IS_LOCK(key)                                                                           \
-    "l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database ="                \
-    " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())" \
+#define IS_LOCK(key)                                                                               \
+    "l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database ="                    \
+    " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"      \
     " AND (l.classid::pg_catalog.int8 << 32 | l.objid::pg_catalog.int8) = " key
 
 static void format_key(uint64_t key, char text[24])
 {
     snprintf(text, 24, "%" PRId64, (int64_t)key);
+}
+
+void pen_claim_format_mark(uint64_t owner, char sql[PEN_CLAIM_MARK_SIZE])
+{
+    char key[24];
+    format_key(owner, key);
+    snprintf(sql, PEN_CLAIM_MARK_SIZE, "SELECT pg_catalog.pg_try_advisory_lock_shared('%s')", key);
 }
 
 bool pen_claim_session(pen_pgconn *conn, uint64_t owner, pen_error *err)
@@ -38,6 +45,28 @@ bool pen_claim_session(pen_pgconn *conn, uint64_t owner, pen_error *err)
     return pen_pgconn_exec(conn, "mark the session",
                            "SELECT pg_catalog.pg_try_advisory_lock_shared($1::pg_catalog.int8)", 1,
                            values, NULL, err);
+}
+
+bool pen_claim_end(pen_pgconn *conn, uint64_t owner, const char *pid, bool *ours, pen_error *err)
+{
+    char key[24];
+    const char *const values[] = {key, pid};
+    pen_pgresult *res = NULL;
+    format_key(owner, key);
+    *ours = false;
+    if (!pen_pgconn_exec(conn, "look whose session reads the slot",
+                         "SELECT 1 FROM pg_catalog.pg_locks l WHERE l.pid = $2::pg_catalog.int4"
+                         " AND " IS_LOCK("$1::pg_catalog.int8"),
+                         2, values, &res, err)) {
+        return false;
+    }
+    *ours = pen_pgresult_rows(res) > 0;
+    pen_pgresult_clear(res);
+    return !*ours ||
+           pen_pgconn_exec(conn, "end a session of an earlier run",
+                           "SELECT pg_catalog.pg_terminate_backend($1::pg_catalog.int4)", 1,
+                           values + 1, NULL, err) ||
+           strcmp(err->sqlstate, "42501") == 0;
 }
 
 /* Asks the server to end the sessions that an earlier run has left; *left how many there still are,

@@ -11,7 +11,8 @@
 
 /* Status at least this often, and at least three times in each wal_sender_timeout. */
 #define STATUS_EVERY_MS 10000
-/* How long a source may be silent that has no wal_sender_timeout, and one that has a very short one.
+/* How long a source may be silent that has no wal_sender_timeout, and one that has a very short
+ * one.
  */
 #define SILENCE_MS       60000
 #define SILENCE_LEAST_MS 5000
@@ -71,12 +72,15 @@ static bool open_replication(pen_run *run, const char *encoding, pen_replication
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
     char name[64];
+    char mark[PEN_CLAIM_MARK_SIZE];
     snprintf(name, sizeof(name), "penstock %s reader", options->name);
+    pen_claim_format_mark(stream->resume.owner, mark);
     const pen_replication_options replication = {.conninfo = options->source,
                                                  .application_name = name,
                                                  .slot = options->slot,
                                                  .publication = options->publication,
                                                  .client_encoding = encoding,
+                                                 .setup = mark,
                                                  .streaming =
                                                      options->streaming == PEN_STREAMING_ON};
     return pen_replication_open(&replication, rep, &stream->resume.identity, err);

@@ -1,5 +1,6 @@
 #include "apply/reader.h"
 
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -364,6 +365,7 @@ static bool report(pen_reader *reader, bool last, pen_error *err)
         if (safe > reader->reported_lsn) {
             reader->reported_lsn = safe;
         }
+        PEN_KILL_POINT("status-before");
         if (!pen_replication_status(reader->rep, received_lsn(reader), reader->reported_lsn, asking,
                                     err)) {
             return false;
@@ -372,7 +374,12 @@ static bool report(pen_reader *reader, bool last, pen_error *err)
         reader->send_now = false;
         reader->pending = true;
     }
-    return !reader->pending || pen_replication_flush(reader->rep, &reader->pending, err);
+    if (!reader->pending) {
+        return true;
+    }
+    bool ok = pen_replication_flush(reader->rep, &reader->pending, err);
+    PEN_KILL_POINT("status-after");
+    return ok;
 }
 
 /* Waits until everything in the spool is durable, still sending status. */
@@ -512,9 +519,9 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
         pen_parker_cancel(&stream->reader_parker);
         return ok;
     }
-    int happened = pen_parker_park(&stream->reader_parker,
-                                   events == 0 ? -1 : pen_replication_socket(reader->rep), events,
-                                   timeout_ms);
+    int happened =
+        pen_parker_park(&stream->reader_parker,
+                        events == 0 ? -1 : pen_replication_socket(reader->rep), events, timeout_ms);
     if (happened & PEN_PARK_READABLE) {
         reader->heard = true; /* bytes, though maybe no whole message */
     }

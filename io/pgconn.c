@@ -179,8 +179,7 @@ static void ask_sqlstate(const char *const *keywords, const char *const *values,
     one_line(pg == NULL ? "" : PQerrorMessage(pg), words, sizeof(words));
     size_t size = strlen(words);
     const char *last = size < 6 ? "" : words + size - 5;
-    if (size >= 6 && last[-1] == ' ' &&
-        strspn(last, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5) {
+    if (size >= 6 && last[-1] == ' ' && strspn(last, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5) {
         memcpy(sqlstate, last, 6);
     }
     PQfinish(pg);
