@@ -98,10 +98,8 @@ static void keep_relation(pen_spooling *spooling, pen_slice bytes)
     }
     uint8_t *copy = pen_malloc(bytes.len);
     memcpy(copy, bytes.data, bytes.len);
-    spooling->pending[spooling->pending_count++] = (pending_relation){.xid = spooling->in_block,
-                                                                      .arrival = spooling->arrival,
-                                                                      .data = copy,
-                                                                      .len = bytes.len};
+    spooling->pending[spooling->pending_count++] = (pending_relation){
+        .xid = spooling->in_block, .arrival = spooling->arrival, .data = copy, .len = bytes.len};
 }
 
 /* A streamed transaction committed, and so its Relation messages are in force. */
