@@ -20,6 +20,7 @@
 #include "apply/replay.h"
 #include "apply/rows.h"
 #include "core/feed.h"
+#include "core/kill_point.h"
 
 #include <string.h>
 
@@ -40,6 +41,9 @@ static bool lose(const pen_batch *batch, pen_error *err)
 static bool open_part(pen_worker *worker, bool first, pen_error *err)
 {
     pen_sender *sender = &worker->sender;
+    if (!first) {
+        PEN_KILL_POINT_AFTER("large-release", pen_pipeline_push(sender->pipeline, false));
+    }
     return (first ? pen_sender_begin(sender, err)
                   : pen_sender_own(sender, PEN_OWN_RELEASE_PART, err)) &&
            pen_sender_own(sender, PEN_OWN_SAVE_PART, err);
@@ -240,7 +244,7 @@ static bool commit(pen_worker *worker, const pen_batch *batch, pen_error *err)
 {
     pen_sender *sender = &worker->sender;
     bool applied = true;
-    if (!pen_sender_own(sender, PEN_OWN_COMMIT, err) || !pen_sender_drain(sender, true, err)) {
+    if (!pen_sender_commit(sender, err)) {
         pen_error later;
         worker->failure = pen_sender_failure(sender);
         applied = worker->failure.answered && pen_sender_roll_back(sender, &later) &&

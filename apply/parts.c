@@ -1,5 +1,6 @@
 #include "apply/parts.h"
 
+#include "apply/claim.h"
 #include "apply/session.h"
 #include "apply/worker.h"
 #include "core/log.h"
@@ -10,6 +11,11 @@
 
 /* Status at least this often, and at least three times in each wal_sender_timeout. */
 #define STATUS_EVERY_MS 10000
+/* How long a source may be silent that has no wal_sender_timeout, and one that has a very short
+ * one.
+ */
+#define SILENCE_MS       60000
+#define SILENCE_LEAST_MS 5000
 /* The spool's segments and buffers. */
 #define SPOOL_SEGMENT ((size_t)64 << 20)
 #define SPOOL_BUFFER  ((size_t)256 << 10)
@@ -27,7 +33,15 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
         .durable = durable,
         .names_only = durable,
     };
-    return pen_session_open(&session, conn, err);
+    if (!pen_session_open(&session, conn, err)) {
+        return false;
+    }
+    if (!pen_claim_session(*conn, stream->resume.owner, err)) {
+        pen_pgconn_close(*conn);
+        *conn = NULL;
+        return false;
+    }
+    return true;
 }
 
 static bool open_source(pen_run *run, pen_error *err)
@@ -58,12 +72,15 @@ static bool open_replication(pen_run *run, const char *encoding, pen_replication
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
     char name[64];
+    char mark[PEN_CLAIM_MARK_SIZE];
     snprintf(name, sizeof(name), "penstock %s reader", options->name);
+    pen_claim_format_mark(stream->resume.owner, mark);
     const pen_replication_options replication = {.conninfo = options->source,
                                                  .application_name = name,
                                                  .slot = options->slot,
                                                  .publication = options->publication,
                                                  .client_encoding = encoding,
+                                                 .setup = mark,
                                                  .streaming =
                                                      options->streaming == PEN_STREAMING_ON};
     return pen_replication_open(&replication, rep, &stream->resume.identity, err);
@@ -280,6 +297,11 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
         int timeout_ms = stream->resume.wal_sender_timeout_ms;
         stream->status_interval_ms =
             timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS ? timeout_ms / 3 : STATUS_EVERY_MS;
+        int silence_ms = timeout_ms > 0 ? timeout_ms : SILENCE_MS;
+        silence_ms = silence_ms < SILENCE_LEAST_MS ? SILENCE_LEAST_MS : silence_ms;
+        if (stream->silence_limit_ms < silence_ms) {
+            stream->silence_limit_ms = silence_ms; /* what it grew to in this process stays */
+        }
     }
     return true;
 }
@@ -351,6 +373,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
     pen_pgconn *catalog = NULL;
     pen_checkpoint_file *file = NULL;
     bool with_reader = run->reader == NULL;
+    stream->resume.owner = pen_statedir_id(run->statedir);
     if ((run->source == NULL && !open_source(run, err)) ||
         !open_target(stream, "control", true, &control, err) ||
         !pen_session_plan_freely(control, err)) {

@@ -1,6 +1,7 @@
 #include "apply/progress.h"
 
 #include "apply/watchdog.h"
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <stdio.h>
@@ -132,15 +133,18 @@ static bool advance(pen_progress *progress, bool last, bool *done, pen_error *er
     if (applied <= progress->durable_lsn && !idle_moves) {
         return true;
     }
+    PEN_KILL_POINT("barrier-before");
     /* While transactions are applied anyway, the idle position rides along. */
     if (!barrier(progress, all_applied ? idle : PEN_LSN_NONE, err)) {
         *done = false;
         return put_off(progress, err);
     }
     progress->moved_us = now_us;
+    PEN_KILL_POINT("barrier-after");
     if (!checkpoint(progress, applied, err)) {
         return false;
     }
+    PEN_KILL_POINT("checkpoint-submitted");
     /* [DURABLE-1] release: pairs with the acquire in the reader. */
     pen_cell_publish(&stream->durable_lsn, progress->durable_lsn);
     pen_parker_wake(&stream->reader_parker);

@@ -1,5 +1,6 @@
 #include "apply/reader.h"
 
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -9,6 +10,8 @@
 #define MESSAGES_AT_ONCE 512
 /* While an end of the stream is waited for, the source is asked for its position this often. */
 #define ASK_EVERY_MS 100
+/* The longest that a source may be silent. */
+#define SILENCE_MOST_MS (60 * 60 * 1000)
 /* Between two barriers of the spool, while there is something new. */
 #define SYNC_EVERY_US (50 * 1000)
 /* While something is waited for that nobody wakes us for. */
@@ -32,6 +35,8 @@ struct pen_reader {
     pen_lsn reported_lsn;     /* the flush position last sent; never goes back */
     int64_t reported_us;      /* when */
     int64_t synced_us;        /* when the spool's last barrier was asked for */
+    int64_t heard_us;         /* when something last came from the source, or could not be taken */
+    bool heard;               /* something has come since then */
     bool send_now;            /* the source asked for a status */
     bool pending;             /* bytes are queued that the socket did not take */
 };
@@ -47,6 +52,7 @@ pen_reader *pen_reader_create(pen_stream *stream, const pen_reader_parts *parts)
     reader->capture = parts->capture;
     reader->receiving = true;
     reader->reported_lsn = parts->reported;
+    reader->heard_us = pen_now_us();
     return reader;
 }
 
@@ -106,6 +112,7 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
         return pen_error_set(err, PEN_ERROR_RETRY,
                              "source: the server ended the stream (is it being shut down?)");
     }
+    reader->heard = true;
     capture(reader, event);
     return true;
 }
@@ -324,19 +331,51 @@ static pen_lsn received_lsn(const pen_reader *reader)
     return received > reader->reported_lsn ? received : reader->reported_lsn;
 }
 
+/* A source that does not even answer is lost, though the connection may look whole: its machine
+ * hangs, or a proxy on the way has lost it. It is asked for an answer at half of the time, as a
+ * walsender asks us. One that only decodes for so long, without a look at what we say, would be
+ * lost again and again in the same place: so each time it is given twice the time. */
+static bool listen_for_source(pen_reader *reader, bool *ask, pen_error *err)
+{
+    pen_stream *stream = reader->stream;
+    int64_t now_us = pen_now_us();
+    if (reader->heard) {
+        reader->heard = false;
+        reader->heard_us = now_us;
+    }
+    int64_t silent_ms = (now_us - reader->heard_us) / 1000;
+    *ask = reader->receiving && silent_ms >= stream->silence_limit_ms / 2;
+    if (!*ask || silent_ms < stream->silence_limit_ms) {
+        return true;
+    }
+    if (stream->silence_limit_ms < SILENCE_MOST_MS) {
+        stream->silence_limit_ms *= 2;
+    }
+    return pen_error_set(err, PEN_ERROR_RETRY,
+                         "source: nothing has come for %d s, not even the answer to a question: "
+                         "the connection counts as lost",
+                         (int)(silent_ms / 1000));
+}
+
 /* Sends a status when one is due. */
 static bool report(pen_reader *reader, bool last, pen_error *err)
 {
     pen_stream *stream = reader->stream;
     int64_t now_us = pen_now_us();
     pen_lsn safe = safe_lsn(reader);
-    bool asking = reader->receiving && stream->stop_lsn != PEN_LSN_NONE;
-    int64_t interval_us = asking ? ASK_EVERY_MS * 1000 : stream->status_interval_ms * 1000;
+    bool silent = false;
+    if (!listen_for_source(reader, &silent, err)) {
+        return false;
+    }
+    bool near_end = reader->receiving && stream->stop_lsn != PEN_LSN_NONE;
+    bool asking = near_end || silent;
+    int64_t interval_us = near_end ? ASK_EVERY_MS * 1000 : stream->status_interval_ms * 1000;
     if (last || reader->send_now || safe > reader->reported_lsn ||
         now_us - reader->reported_us >= interval_us) {
         if (safe > reader->reported_lsn) {
             reader->reported_lsn = safe;
         }
+        PEN_KILL_POINT("status-before");
         if (!pen_replication_status(reader->rep, received_lsn(reader), reader->reported_lsn, asking,
                                     err)) {
             return false;
@@ -345,7 +384,12 @@ static bool report(pen_reader *reader, bool last, pen_error *err)
         reader->send_now = false;
         reader->pending = true;
     }
-    return !reader->pending || pen_replication_flush(reader->rep, &reader->pending, err);
+    if (!reader->pending) {
+        return true;
+    }
+    bool ok = pen_replication_flush(reader->rep, &reader->pending, err);
+    PEN_KILL_POINT("status-after");
+    return ok;
 }
 
 /* Waits until everything in the spool is durable, still sending status. */
@@ -466,13 +510,19 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
     int timeout_ms = 0;
     pen_parker_prepare(&stream->reader_parker);
     bool ok = choose_sleep(reader, &events, &timeout_ms, err);
+    if (!(events & PEN_PARK_READABLE)) {
+        reader->heard = true; /* it is we who do not listen */
+    }
     if (!ok || must_look_again(reader)) {
         pen_parker_cancel(&stream->reader_parker);
         return ok;
     }
-    (void)pen_parker_park(&stream->reader_parker,
-                          events == 0 ? -1 : pen_replication_socket(reader->rep), events,
-                          timeout_ms);
+    int happened =
+        pen_parker_park(&stream->reader_parker,
+                        events == 0 ? -1 : pen_replication_socket(reader->rep), events, timeout_ms);
+    if (happened & PEN_PARK_READABLE) {
+        reader->heard = true; /* bytes, though maybe no whole message */
+    }
     return true;
 }
 

@@ -16,6 +16,7 @@
 #include "apply/replay.h"
 
 #include "apply/rows.h"
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -122,7 +123,7 @@ static pen_outcome attempt(pen_worker *worker, const pen_txn *first, const pen_t
     }
     if (ok && pen_sender_drain(sender, false, err) &&
         pen_sender_progress(sender, last, worker->previous_commit_lsn, err) &&
-        pen_sender_own(sender, PEN_OWN_COMMIT, err) && pen_sender_drain(sender, true, err)) {
+        pen_sender_commit(sender, err)) {
         pen_conflicts_commit(&worker->stream->conflicts, &worker->conflicts);
         return PEN_OUTCOME_DONE;
     }
@@ -223,6 +224,7 @@ bool pen_replay_batch(pen_worker *worker, const pen_batch *batch, bool let_go, p
             return false;
         }
         pen_worker_applied(worker, txn, txn->change_count);
+        PEN_KILL_POINT("replay-between");
     }
     return true;
 }

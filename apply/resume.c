@@ -1,8 +1,10 @@
 #include "apply/resume.h"
 
+#include "apply/claim.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "apply/session.h"
+#include "core/kill_point.h"
 #include "core/log.h"
 #include "core/thread.h"
 
@@ -146,7 +148,7 @@ static bool read_slot(pen_pgconn *source, const char *slot, const char *database
 }
 
 /* Reads the slot, and where another reader has it waits until that one is gone: after a crash of
- * ours the server needs up to wal_sender_timeout to notice. */
+ * ours the server needs up to wal_sender_timeout to notice, unless it lets us end what is left. */
 static bool read_free_slot(pen_pgconn *source, const pen_options *options, const pen_resume *resume,
                            slot_state *state, pen_error *err)
 {
@@ -171,6 +173,10 @@ static bool read_free_slot(pen_pgconn *source, const pen_options *options, const
                     "waiting for the replication slot \"%s\", which the source's process %s still "
                     "reads or creates, for at most %d s",
                     options->slot, state->active_pid, (int)(wait_ms / 1000));
+        }
+        bool ours = false;
+        if (!pen_claim_end(source, resume->owner, state->active_pid, &ours, err)) {
+            return false;
         }
         usleep(200 * 1000);
     }
@@ -510,9 +516,11 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
                 "this target, for it does not come again",
                 options->slot);
     }
+    PEN_KILL_POINT("publication-made");
     if (!slot->exists && !create_slot(source, options->slot, slot, err)) {
         return false;
     }
+    PEN_KILL_POINT("slot-made");
     if (!record_stream(target, options, resume, slot->confirmed_lsn, err)) {
         return false;
     }
@@ -534,13 +542,15 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
     bool knows_source = false;
     if (!make_run_id(resume, err) || !check_source(source, resume, err) ||
         !pen_session_may_be_replica(target, &resume->replica_role, err) ||
-        !read_free_slot(source, options, resume, &slot, err) ||
-        !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !create_progress_schema(target, err) ||
         !check_same_source(target, options, resume, &knows_source, err) ||
+        !pen_claim_stream(target, options->name, resume->owner, err) ||
+        !read_free_slot(source, options, resume, &slot, err) ||
+        !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !take_over(target, options, resume, &progress, err)) {
         return false;
     }
+    PEN_KILL_POINT("taken-over");
     resume->confirmed_lsn = slot.confirmed_lsn;
     bool may_create = !progress.exists && !slot.exists && !has_publication;
     if (may_create && !pen_publication_create(source, options, err)) {

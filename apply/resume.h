@@ -19,6 +19,7 @@ typedef struct pen_resume {
     pen_source_identity identity; /* set by the caller, from the replication connection */
     pen_lsn remembered_lsn; /* set by the caller: what the state directory says was applied of this
                                slot's stream, or PEN_LSN_NONE */
+    uint64_t owner;         /* set by the caller: the state directory's id */
     bool receiving;         /* set by the caller: it is we who read the slot now */
     bool spool_found; /* set by the caller, and the next three: the state directory has a spool */
     pen_lsn spool_start_lsn;    /* what ends at or before it is not in the spool */
@@ -35,8 +36,9 @@ typedef struct pen_resume {
 
 /* Connects to both servers, creates what is absent (publication first, slot, the schema
  * "penstock"), checks that both sides fit, and takes the stream over from an earlier run, whose
- * sessions can write nothing more after this. `source` is an ordinary session, `target` one with
- * synchronous_commit=on; both borrowed. */
+ * sessions can write nothing more after this; refuses when another penstock has it. `source` is an
+ * ordinary session, `target` one with synchronous_commit=on, which keeps the stream's lock for as
+ * long as it lives; both borrowed. */
 PEN_MUST_CHECK bool pen_resume_prepare(pen_resume *resume, const pen_options *options,
                                        pen_pgconn *source, pen_pgconn *target, pen_error *err);
 

@@ -1,5 +1,6 @@
 #include "apply/sender.h"
 
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <stdio.h>
@@ -191,6 +192,16 @@ bool pen_sender_progress(pen_sender *sender, const pen_txn *txn, pen_lsn previou
                                   pen_lsn_format(txn->end_lsn, end_lsn), sender->stream_name,
                                   sender->run_id, pen_lsn_format(previous_commit_lsn, previous)};
     return execute_own(sender, PEN_OWN_PROGRESS, PEN_COUNTOF(values), values, PEN_ROWS_ANY, err);
+}
+
+bool pen_sender_commit(pen_sender *sender, pen_error *err)
+{
+    PEN_KILL_POINT_AFTER("progress-sent", pen_pipeline_push(sender->pipeline, false));
+    if (!pen_sender_own(sender, PEN_OWN_COMMIT, err)) {
+        return false;
+    }
+    PEN_KILL_POINT_AFTER("commit-sent", pen_pipeline_push(sender->pipeline, true));
+    return pen_sender_drain(sender, true, err);
 }
 
 bool pen_sender_drain(pen_sender *sender, bool sync, pen_error *err)

@@ -74,6 +74,8 @@ PEN_MUST_CHECK bool pen_sender_segments(pen_sender *sender, const pen_segment *f
 /* Moves the progress row from the transaction before to `txn`, or divides by zero. */
 PEN_MUST_CHECK bool pen_sender_progress(pen_sender *sender, const pen_txn *txn,
                                         pen_lsn previous_commit_lsn, pen_error *err);
+/* COMMIT, and waits until it is answered. */
+PEN_MUST_CHECK bool pen_sender_commit(pen_sender *sender, pen_error *err);
 /* See pen_pipeline_drain. */
 PEN_MUST_CHECK bool pen_sender_drain(pen_sender *sender, bool sync, pen_error *err);
 

@@ -1,5 +1,6 @@
 #include "apply/spooling.h"
 
+#include "core/kill_point.h"
 #include "core/log.h"
 #include "core/pgoutput.h"
 
@@ -379,6 +380,7 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
             return false;
         }
     }
+    PEN_KILL_POINT("spool-session");
     const pen_spool_record session = {.kind = PEN_SPOOL_SESSION, .wal_end = spooling->received};
     (void)pen_spool_append(spool, &session);
     pen_spool_mark(spool, spooling->received);

@@ -1,7 +1,8 @@
 /* Purpose: the state directory: one penstock per stream, by a lock on a file in it.
  * Thread:  main.
  * Owns:    the directory's lock, until closed.
- * Flow:    --dir in; the paths of the files in it out, or the reason why another run has it. */
+ * Flow:    --dir in; the paths of the files in it and its id out, or the reason why another run has
+ * it. */
 #ifndef PEN_APPLY_STATEDIR_H
 #define PEN_APPLY_STATEDIR_H
 
@@ -18,6 +19,9 @@ void pen_statedir_close(pen_statedir *dir); /* NULL is nothing */
 /* Paths of the checkpoint file, and of the directory for spools, borrowed. */
 const char *pen_statedir_checkpoint(const pen_statedir *dir);
 const char *pen_statedir_spool(const pen_statedir *dir);
+/* Its id: made with it, random, and so another one in each directory; a copy of the directory,
+ * which somebody else could use at the same time, has another one too. */
+uint64_t pen_statedir_id(const pen_statedir *dir);
 /* Whether an earlier run has left that directory. */
 bool pen_statedir_has_spool(const pen_statedir *dir);
 

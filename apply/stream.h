@@ -67,6 +67,7 @@ typedef struct pen_stream {
     pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
     pen_batch_limits limits;
     int status_interval_ms;
+    int silence_limit_ms; /* the reader's: a source that is silent for longer is lost */
     struct pen_worker **workers;
     unsigned worker_count;
 

@@ -3,6 +3,7 @@
 #include "apply/explain.h"
 #include "apply/large.h"
 #include "apply/replay.h"
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <stdlib.h>
@@ -79,7 +80,7 @@ static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, ui
     pen_sender *sender = &worker->sender;
     return send_wave(worker, batch, which, threshold, true, err) &&
            pen_sender_progress(sender, batch->last, batch->previous_commit_lsn, err) &&
-           pen_sender_own(sender, PEN_OWN_COMMIT, err) && pen_sender_drain(sender, true, err);
+           pen_sender_commit(sender, err);
 }
 
 /* The batch as the dispatcher bound it; false leaves it to the replay. */
@@ -127,9 +128,11 @@ void pen_worker_applied(pen_worker *worker, const pen_txn *txn, uint64_t change_
 static void finish_batch(pen_worker *worker, pen_batch *batch)
 {
     pen_stream *stream = worker->stream;
+    PEN_KILL_POINT("worker-committed");
     /* [APPLIED-1] release: pairs with the acquire in the reader and the progress thread. */
     pen_cell_publish(&stream->applied_lsn, batch->last->end_lsn);
     pen_handover_commit(&stream->handover, batch->number);
+    PEN_KILL_POINT("worker-handed-over");
     pen_pgtime now = pen_pgtime_now();
     for (const pen_txn *txn = worker->next_txn; txn != NULL; txn = txn->next) {
         pen_histogram_record(&worker->lag, now - txn->commit_time);

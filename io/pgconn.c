@@ -3,9 +3,13 @@
 #include "core/options.h"
 
 #include <libpq-fe.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* For the second question to a server that refused a connection. */
+#define ASK_WITHIN_US (5 * 1000 * 1000)
 
 struct pen_pgconn {
     PGconn *pg;
@@ -148,11 +152,52 @@ static void ignore_notice(void *arg, const PGresult *res)
     (void)res;
 }
 
+/* Asks once more to learn the SQLSTATE with which a server refuses the connection: libpq gives it
+ * only as a part of its words, and only where that was asked for before the answer came. Leaves ""
+ * where there is none. */
+static void ask_sqlstate(const char *const *keywords, const char *const *values, char sqlstate[6])
+{
+    int64_t deadline_us = pen_now_us() + ASK_WITHIN_US;
+    PGconn *pg = PQconnectStartParams(keywords, values, 1);
+    PostgresPollingStatusType wanted = PGRES_POLLING_WRITING;
+    sqlstate[0] = '\0';
+    if (pg != NULL) {
+        PQsetErrorVerbosity(pg, PQERRORS_SQLSTATE);
+    }
+    while (pg != NULL && PQstatus(pg) != CONNECTION_BAD && wanted != PGRES_POLLING_OK &&
+           wanted != PGRES_POLLING_FAILED) {
+        int64_t left_ms = (deadline_us - pen_now_us()) / 1000;
+        struct pollfd fd = {.fd = PQsocket(pg),
+                            .events = wanted == PGRES_POLLING_READING ? POLLIN : POLLOUT};
+        if (left_ms <= 0 || poll(&fd, 1, (int)left_ms) <= 0) {
+            break;
+        }
+        wanted = PQconnectPoll(pg);
+    }
+    /* "… FATAL:  3D000", whatever the language of the first word. */
+    char words[1024];
+    one_line(pg == NULL ? "" : PQerrorMessage(pg), words, sizeof(words));
+    size_t size = strlen(words);
+    const char *last = size < 6 ? "" : words + size - 5;
+    if (size >= 6 && last[-1] == ' ' && strspn(last, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5) {
+        memcpy(sqlstate, last, 6);
+    }
+    PQfinish(pg);
+}
+
+/* Refusals that stay until somebody changes something on the server: class 28 is who we are, 3D
+ * which database, 42 what we may, 55000 a database that lets nobody in. */
+static bool is_final(const char *sqlstate)
+{
+    return has_class(sqlstate, "28") || has_class(sqlstate, "3D") || has_class(sqlstate, "42") ||
+           strcmp(sqlstate, "55000") == 0;
+}
+
 /* Why the connection could not be made. libpq repeats parts of the string, and of one whose
  * password is not percent-encoded it may take a part of the password for a host or a port: its
  * words are only shown where it is certain which part is the password. */
 static void explain_refusal(const pen_pgconn *conn, const pen_pgconn_options *options,
-                            pen_error *err)
+                            const char *const *keywords, const char *const *values, pen_error *err)
 {
     const char *side = options->side;
     char words[1024];
@@ -173,6 +218,8 @@ static void explain_refusal(const pen_pgconn *conn, const pen_pgconn_options *op
                       "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
                       "user in",
                       side, words, side);
+        ask_sqlstate(keywords, values, err->sqlstate);
+        err->kind = is_final(err->sqlstate) ? PEN_ERROR_FATAL : PEN_ERROR_RETRY;
     }
 }
 
@@ -206,7 +253,7 @@ bool pen_pgconn_open(const pen_pgconn_options *options, pen_pgconn **conn, pen_e
     made->side = options->side;
     made->pg = PQconnectdbParams(keywords, values, 1);
     if (PQstatus(made->pg) != CONNECTION_OK) {
-        explain_refusal(made, options, err);
+        explain_refusal(made, options, keywords, values, err);
         pen_pgconn_close(made);
         return false;
     }

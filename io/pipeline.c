@@ -312,3 +312,16 @@ bool pen_pipeline_drain(pen_pipeline *pipeline, bool sync, pen_error *err)
     }
     return !pipeline->failed || report_failure(pipeline, err);
 }
+
+#ifdef PEN_KILL_POINTS
+void pen_pipeline_push(pen_pipeline *pipeline, bool sync)
+{
+    pen_error ignored;
+    bool pending = !sync || send_sync(pipeline, &ignored);
+    while (pending && pen_pgconn_flush(pipeline->conn, &pending, &ignored) && pending) {
+        pen_parker_prepare(pipeline->parker);
+        (void)pen_parker_park(pipeline->parker, pen_pgconn_socket(pipeline->conn),
+                              PEN_PARK_WRITABLE, 10);
+    }
+}
+#endif

@@ -76,4 +76,9 @@ int64_t pen_pipeline_failed_rows(const pen_pipeline *pipeline);
  * behind a count that matters before that was looked at. */
 PEN_MUST_CHECK bool pen_pipeline_reset(pen_pipeline *pipeline, pen_error *err);
 
+#ifdef PEN_KILL_POINTS
+/* Sends all that is queued, and waits until it has gone: for a process that dies right after. */
+void pen_pipeline_push(pen_pipeline *pipeline, bool sync);
+#endif
+
 #endif

@@ -70,6 +70,8 @@ bool pen_replication_open(const pen_replication_options *options, pen_replicatio
         snprintf(rest, sizeof(rest), "SET client_encoding = '%s'%s", options->client_encoding,
                  has_timeout ? "; SET transaction_timeout = 0" : "");
         ok = pen_pgconn_exec(made->conn, "set up the stream", rest, 0, NULL, NULL, err) &&
+             (options->setup == NULL || pen_pgconn_exec(made->conn, "set up the stream",
+                                                        options->setup, 0, NULL, NULL, err)) &&
              identify(made->conn, identity, err);
     }
     if (!ok) {

@@ -25,6 +25,7 @@ typedef struct pen_replication_options {
     const char *slot;
     const char *publication;
     const char *client_encoding; /* the target's server encoding */
+    const char *setup;           /* SQL to run before the stream, or NULL */
     bool streaming;              /* large transactions come while they are in progress */
 } pen_replication_options;
 

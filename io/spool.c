@@ -1,5 +1,6 @@
 #include "io/spool.h"
 
+#include "core/kill_point.h"
 #include "io/spool_internal.h"
 
 #include <errno.h>
@@ -239,6 +240,7 @@ static void sync_if_written(pen_spool *spool)
     if (barrier->state != PEN_BARRIER_WRITING || !is_written(spool, barrier->end)) {
         return;
     }
+    PEN_KILL_POINT("spool-sync-before");
     barrier->request = (pen_disk_request){.op = PEN_DISK_SYNC, .fd = spool->fd};
     if (pen_disk_queue(spool->disk, &barrier->request)) {
         barrier->state = PEN_BARRIER_SYNCING;
@@ -324,6 +326,7 @@ static bool take_in_sync(pen_spool *spool, pen_error *err)
             "see to the disk and start again",
             pen_spool_segments_path(&spool->segments, barrier->end.segment));
     }
+    PEN_KILL_POINT("spool-sync-after");
     spool->synced = barrier->end;
     spool->synced_lsn = barrier->mark;
     barrier->state = PEN_BARRIER_NONE;

@@ -1,5 +1,6 @@
 #include "io/spool_segments.h"
 
+#include "core/kill_point.h"
 #include "core/log.h"
 #include "io/spool_file.h"
 
@@ -422,8 +423,11 @@ bool pen_spool_segments_make(pen_spool_segments *segments, pen_lsn start_lsn, in
     }
     const char *file = file_name(segments, header.segment);
     *fd = openat(segments->dir_fd, file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool good = *fd >= 0 && write_header(*fd, &header) &&
-                (!segments->durable || (fsync(*fd) == 0 && fsync(segments->dir_fd) == 0));
+    bool good = *fd >= 0;
+    PEN_KILL_POINT("segment-empty");
+    good = good && write_header(*fd, &header) && (!segments->durable || fsync(*fd) == 0);
+    PEN_KILL_POINT("segment-made");
+    good = good && (!segments->durable || fsync(segments->dir_fd) == 0);
     int sys_errno = good ? 0 : errno;
     if (good) {
         segments->unlinked = segments->unlinked && !segments->durable;
@@ -454,8 +458,10 @@ bool pen_spool_segments_trim(pen_spool_segments *segments, uint64_t number, pen_
     bool good = true;
     while (good && gone + 1 < segments->count && segments->list[gone].header.segment < number) {
         /* One after the other on disk too, or a crash could leave a gap. */
+        PEN_KILL_POINT("trim-before");
         good = (!segments->unlinked || !segments->durable || sync_directory(segments, err)) &&
                delete_file(segments, segments->list[gone].header.segment, err);
+        PEN_KILL_POINT("trim-after");
         gone += good;
     }
     segments->count -= gone;

@@ -211,11 +211,12 @@ def test_progress_is_never_behind_what_the_source_may_forget(pair):
     pair.same()
 
 
-def test_an_idle_stream_lets_the_source_forget(pair):
+@pytest.mark.parametrize("ack", ["applied", "spooled"])
+def test_an_idle_stream_lets_the_source_forget(pair, ack):
     """Others write, we have nothing to do: the confirmed position must move on all the same."""
     pair.schema("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int)")
     pair.make_slot(["t"])
-    run = pair.penstock.start()
+    run = pair.penstock.start("--ack", ack)
     pair.wait_streaming(run)
     pair.on_source("INSERT INTO other SELECT generate_series(1, 1000)")
     wanted = lsn_number(pair.wal_lsn())

@@ -23,15 +23,21 @@ def binary():
 class Run:
     """One process. Its standard error goes to a file, so that it can be read while it runs."""
 
-    def __init__(self, arguments, env=None):
+    def __init__(self, arguments, env=None, preexec=None):
         self.arguments = arguments
         self.log = tempfile.NamedTemporaryFile(prefix="penstock-stderr-")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "PG"))}
         environment |= env or {}
         self.started = time.time()
+
+        def before():
+            die_with_parent()
+            if preexec is not None:
+                preexec()
+
         self.process = subprocess.Popen(
             [binary(), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=self.log, env=environment, preexec_fn=die_with_parent,
+            stderr=self.log, env=environment, preexec_fn=before,
         )
 
     @property
@@ -123,12 +129,13 @@ class Penstock:
             "workers": str(self.workers), "log-format": "json", "progress": "none",
         }
         env = changed.pop("env", None)
+        preexec = changed.pop("preexec", None)  # runs in the new process before penstock
         options |= {name.replace("_", "-"): value for name, value in changed.items()}
         arguments = ["stream"]
         for name, value in options.items():
             if value is not None:
                 arguments += [f"--{name}", str(value)]
-        run = Run(arguments + [str(e) for e in extra], env)
+        run = Run(arguments + [str(e) for e in extra], env, preexec)
         self.runs.append(run)
         return run
 

@@ -178,3 +178,62 @@ Test(statedir, closing_nothing)
 {
     pen_statedir_close(NULL);
 }
+
+static void write_lock_file(const char *text)
+{
+    char file[128];
+    snprintf(file, sizeof(file), "%s/lock", path);
+    FILE *out = fopen(file, "w");
+    cr_assert_not_null(out);
+    cr_assert_geq(fputs(text, out), 0);
+    cr_assert_eq(fclose(out), 0);
+}
+
+Test(statedir, keeps_its_id)
+{
+    pen_statedir *dir = open_it();
+    uint64_t id = pen_statedir_id(dir);
+    pen_statedir_close(dir);
+    dir = open_it();
+    cr_assert_eq(pen_statedir_id(dir), id);
+    pen_statedir_close(dir);
+    remove_file("lock");
+    dir = open_it();
+    cr_assert_neq(pen_statedir_id(dir), id);
+    pen_statedir_close(dir);
+}
+
+Test(statedir, an_id_that_is_not_whole_is_made_anew)
+{
+    static const char *const texts[] = {"", "0123456789abcdef", "0123456789abcdeg\n", "0123\n"};
+    cr_assert_eq(mkdir(path, 0700), 0);
+    for (size_t i = 0; i < PEN_COUNTOF(texts); i++) {
+        write_lock_file(texts[i]);
+        pen_statedir *dir = open_it();
+        uint64_t id = pen_statedir_id(dir);
+        pen_statedir_close(dir);
+        dir = open_it();
+        cr_assert_eq(pen_statedir_id(dir), id, "%s", texts[i]);
+        pen_statedir_close(dir);
+    }
+}
+
+/* A copy that somebody else uses at the same time must not pass for this one. */
+Test(statedir, a_copy_has_another_id)
+{
+    cr_assert_eq(mkdir(path, 0700), 0);
+    write_lock_file("0123456789abcdef\n");
+    pen_statedir *dir = open_it();
+    uint64_t id = pen_statedir_id(dir);
+    pen_statedir_close(dir);
+    char from[128];
+    char to[128];
+    snprintf(from, sizeof(from), "%s/lock", path);
+    snprintf(to, sizeof(to), "%s/kept", path);
+    cr_assert_eq(rename(from, to), 0);
+    write_lock_file("0123456789abcdef\n");
+    dir = open_it();
+    cr_assert_neq(pen_statedir_id(dir), id);
+    pen_statedir_close(dir);
+    remove_file("kept");
+}

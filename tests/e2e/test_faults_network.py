@@ -1,0 +1,228 @@
+"""What networks do: connections that are cut, that fall silent, that are refused; and a second penstock."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from lib.load import Load
+from lib.pair import lsn_number
+from lib.program import FAILED, STOPPED, wait_until
+from lib.proxy import Proxy
+
+TABLES = ("CREATE TABLE t (id int PRIMARY KEY, a text);"
+          "CREATE TABLE events (n int); ALTER TABLE events REPLICA IDENTITY FULL")
+# How soon a dead peer is noticed is the operator's to say, in the connection string.
+IMPATIENT = "?keepalives_idle=1&keepalives_interval=1&keepalives_count=2&tcp_user_timeout=2000&connect_timeout=5"
+
+
+@pytest.fixture
+def proxied(pair):
+    """penstock goes by proxies; the test itself does not."""
+    proxies = {side: Proxy(cluster.port) for side, cluster in
+               (("source", pair.source_cluster), ("target", pair.target_cluster))}
+    for side, proxy in proxies.items():
+        cluster = getattr(pair, side + "_cluster")
+        role = "owner" if side == "source" else pair.role
+        setattr(pair.penstock, side, cluster.uri(pair.name, role, port=proxy.port) + IMPATIENT)
+    pair.proxies = proxies
+    yield pair
+    for proxy in proxies.values():
+        proxy.close()
+
+
+def begin(pair, *extra, **changed):
+    pair.schema(TABLES)
+    pair.make_slot()
+    run = pair.penstock.start(*extra, **changed)
+    write(pair, 0)
+    pair.wait_rows("events", 100, run)
+    return run
+
+
+def write(pair, turn):
+    for i in range(100):
+        pair.transaction(f"INSERT INTO t VALUES ({turn * 100 + i}, 'x')", f"INSERT INTO events VALUES ({turn})")
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_cut_again_and_again(proxied, side):
+    run = begin(proxied)
+    for turn in range(1, 5):
+        proxy = proxied.proxies[side]
+        if turn % 2:
+            proxy.cut_in_a_message()
+        else:
+            proxy.cut()
+        write(proxied, turn)
+        proxied.wait_rows("events", 100 * (turn + 1), run)
+    run.stop()
+    assert run.finished()["recoveries"] >= 4
+    assert proxied.same() == 1000
+
+
+@pytest.mark.parametrize("ack", ["applied", "spooled"])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_packets_vanish(proxied, side, ack):
+    """Nobody says that the other end is gone. A busy worker, and an idle stream too, must notice."""
+    run = begin(proxied, "--ack", ack)
+    before = time.monotonic()
+    proxied.proxies[side].black_hole()
+    write(proxied, 1)
+    proxied.wait_rows("events", 200, run, timeout=30)
+    assert time.monotonic() - before < 25
+    assert f"{side}:" in run.stderr and "trying again" in run.stderr
+    run.stop()
+    assert proxied.same() == 400
+
+
+def test_a_source_that_does_not_answer(proxied):
+    """Its kernel does, or a proxy's on the way, so that TCP finds nothing wrong."""
+    proxied.source_cluster.sql(f"ALTER DATABASE {proxied.name} SET wal_sender_timeout = '5s'")
+    run = begin(proxied)
+    time.sleep(7)
+    assert "counts as lost" not in run.stderr, "an idle source answers"
+    proxied.proxies["source"].fall_silent()
+    before = time.monotonic()
+    wait_until(lambda: "counts as lost" in run.stderr, 20, "the loss to be noticed")
+    assert time.monotonic() - before > 1
+    write(proxied, 1)
+    proxied.wait_rows("events", 200, run)
+    run.stop()
+    assert proxied.same() == 400
+
+
+def test_refused_for_a_while(proxied):
+    run = begin(proxied)
+    for side, proxy in proxied.proxies.items():
+        proxy.refusing = True
+        proxy.cut()
+        write(proxied, 1 if side == "source" else 2)
+        wait_until(lambda s=side: f"{s}: cannot connect" in run.stderr, 20, "a refusal")
+        assert run.running
+        proxy.refusing = False
+    proxied.wait_rows("events", 300, run)
+    run.stop()
+    assert proxied.same() == 600
+
+
+def test_slow_and_far(proxied):
+    for proxy in proxied.proxies.values():
+        proxy.delay = 0.01
+        proxy.bytes_per_second = 3_000_000
+    run = begin(proxied)
+    write(proxied, 1)
+    proxied.wait_rows("events", 200, run)
+    run.stop()
+    assert run.finished()["recoveries"] == 0
+    assert proxied.same() == 400
+
+
+# ---- one penstock per stream
+
+
+def test_a_second_one_elsewhere_is_refused(any_pair, tmp_path):
+    pair = any_pair
+    run = begin(pair)
+    second = pair.penstock.fails(dir=tmp_path / "elsewhere", timeout=20)
+    error = second.the_error()
+    assert "another penstock has the stream" in error and f'"{pair.name}"' in error
+    assert f"penstock {pair.name} control" in error and re.search(r"pid \d+", error) and "--name" in error
+    write(pair, 1)
+    pair.wait_rows("events", 200, run)
+    run.stop()
+    assert run.finished()["recoveries"] == 0, "the first one has not noticed anything"
+    pair.penstock.catch_up(dir=tmp_path / "elsewhere")  # it has ended, so its session has
+    assert pair.same() == 400
+
+
+def test_another_stream_on_the_same_target_is_let_in(pair, tmp_path):
+    run = begin(pair)
+    pair.schema("CREATE TABLE u (id int PRIMARY KEY)")
+    other = pair.penstock.start("--table", "u", name="another", dir=tmp_path / "another")
+    try:
+        wait_until(lambda: pair.on_source("SELECT 1 FROM pg_replication_slots WHERE slot_name = 'another' AND active"))
+        pair.on_source("INSERT INTO u VALUES (1)")
+        pair.wait_rows("u", 1, other)
+        other.stop()
+    finally:
+        other.kill()
+        other.process.wait()
+    run.stop()
+
+
+def test_sessions_that_an_earlier_run_left(proxied):
+    """Its machine died, the server has not noticed: they are ended, for they may hold locks."""
+    run = begin(proxied)
+    blocker = proxied.connect(proxied.target_cluster)
+    blocker.autocommit = False
+    with blocker.cursor() as cursor:
+        cursor.execute("SELECT * FROM t WHERE id = 2 FOR UPDATE")
+    proxied.transaction("UPDATE t SET a = 'y' WHERE id < 3", "INSERT INTO events VALUES (1)")
+    workers = ("SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'penstock%%'")
+    wait_until(lambda: proxied.target_cluster.sql(workers + " AND wait_event_type = 'Lock'", (proxied.name,)))
+    proxied.proxies["target"].fall_silent()  # what the kernel says at the end does not pass either
+    for link in proxied.proxies["target"].live():
+        link.over = True  # both threads end; the sockets stay
+    run.kill()
+    run.process.wait()
+    old = {pid for (pid,) in proxied.target_cluster.sql(workers, (proxied.name,))}
+    assert len(old) >= 4, "the server still has them"
+    second = proxied.penstock.start()
+    wait_until(lambda: not second.running or not old & {
+        pid for (pid,) in proxied.target_cluster.sql(workers, (proxied.name,))}, 20, "their end")
+    blocker.rollback()
+    proxied.wait_rows("events", 101, second)
+    second.stop()
+    assert proxied.same() == 201
+
+
+def test_a_zombie_that_wakes_up_writes_nothing(proxied):
+    """Its lock is gone with its session, another has taken the stream over, and its workers still have theirs."""
+    run = begin(proxied)
+    os.kill(run.pid, signal.SIGSTOP)
+    try:
+        proxied.transaction("INSERT INTO t VALUES (1000, 'x')", "INSERT INTO events VALUES (1)")
+        proxied.target_cluster.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            " AND application_name LIKE 'penstock %% control'", (proxied.name,))
+        proxied.source_cluster.sql(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
+            (proxied.name,))
+        taken = proxied.penstock.start(dir=proxied.penstock.dir.with_name("another"))
+        proxied.wait_rows("events", 101, taken)
+    finally:
+        os.kill(run.pid, signal.SIGCONT)
+    run.wait(30, expect=FAILED)
+    assert "another penstock" in run.the_error()
+    assert taken.running
+    write(proxied, 1)
+    proxied.wait_rows("events", 201, taken)
+    taken.stop()
+    assert proxied.same() == 402
+
+
+def test_load_through_a_bad_network(proxied):
+    pair = proxied
+    load = Load(pair, threads=3, transactions=500)
+    pair.make_slot()
+    load.fill()
+    run = pair.penstock.start()
+    pair.wait_rows("accounts", 50, run)
+    load.start()
+    turn = 0
+    while load.running:
+        time.sleep(0.4)
+        proxy = pair.proxies[("source", "target")[turn % 2]]
+        (proxy.cut, proxy.cut_in_a_message)[turn // 2 % 2](0.4)
+        turn += 1
+        confirmed = pair.confirmed_lsn()
+        assert lsn_number(confirmed) <= pair.recorded_lsn()
+    load.join()
+    assert run.running
+    run.kill(signal.SIGTERM)
+    assert run.wait(30) in (FAILED, STOPPED), "a cut on the way out is told"
+    pair.penstock.catch_up()
+    load.check()
