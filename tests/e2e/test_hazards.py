@@ -322,6 +322,7 @@ def test_sessions_that_are_ended_at_any_moment_under_load(pair):
         seen = pair.on_target("SELECT count(*) FROM t")[0][0]
         pair.wait_rows("t", seen + 100, run)
         run.kill()
+        run.process.wait()
         assert run.stderr.count("trying again") > 3
     finally:
         over.set()
