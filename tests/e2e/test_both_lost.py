@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lib.cluster import Cluster
-from lib.program import STOPPED, wait_until
+from lib.program import FAILED, STOPPED, wait_until
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
 SPOOLED = ("--ack", "spooled")
@@ -124,3 +124,24 @@ def test_stopped_at_once(make_pair):
         blocker.rollback()
     pair.penstock.catch_up(*SPOOLED)
     assert pair.same() == 3
+
+
+def test_an_internal_error_that_does_not_pass(make_pair):
+    """It is tried again, for it may be a proxy's word for what passes, but not for ever."""
+    pair = make_pair("owner")
+    pair.schema(TABLES)
+    pair.make_slot()
+    pair.on_target("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
+                   " $$BEGIN RAISE EXCEPTION 'broken inside' USING ERRCODE = 'XX000'; END$$;"
+                   "CREATE TRIGGER t BEFORE INSERT ON rows FOR EACH ROW WHEN (NEW.id = 7) EXECUTE FUNCTION f()")
+    run = pair.penstock.start(workers=2)
+    pair.wait_streaming(run)
+    pair.on_source("INSERT INTO rows VALUES (1, '')")
+    pair.on_source("INSERT INTO rows VALUES (7, '')")
+    run.wait(90, expect=FAILED)
+    assert "broken inside" in run.the_error() and "key id=7" in run.the_error()
+    summary, = [e for e in run.events() if e["message"] == "stream finished"]
+    assert summary["recoveries"] > 2
+    pair.on_target("DROP TRIGGER t ON rows")
+    pair.penstock.catch_up()
+    assert pair.same() == 2
