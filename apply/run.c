@@ -19,6 +19,9 @@
 /* Between two tries: doubled from the one to the other. */
 #define RETRY_FIRST_MS 100
 #define RETRY_MOST_MS  10000
+/* Runs that a change may end with an internal error (XX000): a proxy's or a storage's that passes,
+ * but as well a damaged index or a trigger, which do not. */
+#define REFUSALS_MOST 8
 /* A stream that ran so long before it failed begins again with the first. */
 #define RETRY_CALM_US (60 * 1000 * 1000)
 
@@ -219,6 +222,17 @@ static bool look_after_reader(pen_run *run, pen_error *err)
     return false;
 }
 
+/* Whether what ended the run may pass. */
+static bool may_pass(pen_run *run, const pen_error *err)
+{
+    if (strcmp(err->sqlstate, "XX000") != 0 || err->lsn == PEN_LSN_NONE) {
+        return err->kind == PEN_ERROR_RETRY;
+    }
+    run->refusals = err->lsn == run->refused_lsn ? run->refusals + 1 : 1;
+    run->refused_lsn = err->lsn;
+    return err->kind == PEN_ERROR_RETRY && run->refusals < REFUSALS_MOST;
+}
+
 /* Runs the stream, and again where a lost connection ended it. */
 static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
 {
@@ -231,7 +245,7 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
             (void)!end_reader(run, &ignored);
             return true;
         }
-        bool again = err->kind == PEN_ERROR_RETRY && run->began && run->signals == 0;
+        bool again = run->began && run->signals == 0 && may_pass(run, err);
         if (!again) {
             (void)!end_reader(run, &ignored);
             return false;

@@ -20,6 +20,9 @@ typedef struct pen_run {
     int signals; /* taken so far */
     bool began;  /* it has run already: what is lost from now on is made anew */
     unsigned recoveries;
+    pen_lsn
+        refused_lsn; /* commit LSN of the change that ended the run before with an internal error */
+    unsigned refusals; /* so many times in a row */
     int64_t started_us;
     int64_t shown_us;
     uint64_t shown_txns;

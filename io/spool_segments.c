@@ -477,4 +477,8 @@ void pen_spool_segments_remove(pen_spool_segments *segments)
             pen_log(PEN_LOG_WARN, "%s", err.text);
         }
     }
+    /* One that came back after a crash of the machine would be taken for the newest. */
+    if (segments->durable && !sync_directory(segments, &err)) {
+        pen_log(PEN_LOG_WARN, "%s", err.text);
+    }
 }

@@ -1,5 +1,6 @@
 """Both servers lost at once, and signals while one of them is gone: with the spool the reader lives on its own."""
 
+import random
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,8 @@ import time
 import pytest
 
 from lib.cluster import Cluster
-from lib.program import STOPPED, wait_until
+from lib.load import Load
+from lib.program import FAILED, STOPPED, wait_until
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
 SPOOLED = ("--ack", "spooled")
@@ -124,3 +126,81 @@ def test_stopped_at_once(make_pair):
         blocker.rollback()
     pair.penstock.catch_up(*SPOOLED)
     assert pair.same() == 3
+
+
+def test_an_internal_error_that_does_not_pass(make_pair):
+    """It is tried again, for it may be a proxy's word for what passes, but not for ever."""
+    pair = make_pair("owner")
+    pair.schema(TABLES)
+    pair.make_slot()
+    pair.on_target("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
+                   " $$BEGIN RAISE EXCEPTION 'broken inside' USING ERRCODE = 'XX000'; END$$;"
+                   "CREATE TRIGGER t BEFORE INSERT ON rows FOR EACH ROW WHEN (NEW.id = 7) EXECUTE FUNCTION f()")
+    run = pair.penstock.start(workers=2)
+    pair.wait_streaming(run)
+    pair.on_source("INSERT INTO rows VALUES (1, '')")
+    pair.on_source("INSERT INTO rows VALUES (7, '')")
+    run.wait(90, expect=FAILED)
+    assert "broken inside" in run.the_error() and "key id=7" in run.the_error()
+    summary, = [e for e in run.events() if e["message"] == "stream finished"]
+    assert summary["recoveries"] > 2
+    pair.on_target("DROP TRIGGER t ON rows")
+    pair.penstock.catch_up()
+    assert pair.same() == 2
+
+
+class Mixed(Load):
+    """Beside the ordinary load large transactions, with parts that are rolled back, in tables without a key."""
+
+    def statements_of(self, worker, i):
+        yield from self.transfer(worker, i)
+        if i % 40 == worker * 10:
+            yield "INSERT INTO bag SELECT %s, i, repeat('b', 300) FROM generate_series(1, 1500) i", (worker * 100000 + i,)
+            yield "SAVEPOINT a", ()
+            yield "INSERT INTO bag SELECT -1, i, repeat('c', 300) FROM generate_series(1, 500) i", ()
+            yield "ROLLBACK TO a", ()
+            yield "DELETE FROM bag WHERE a = %s AND b %% 50 = 0", (worker * 100000 + i,)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_dies(frail, make_pair, seed):
+    """penstock, the source, the target, one after the other or together, crashed; options that change between."""
+    chance = random.Random(seed)
+    pair = make_pair("owner", *frail)
+    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
+    pair.schema("CREATE TABLE bag (a int, b int, c text); ALTER TABLE bag REPLICA IDENTITY FULL")
+    load = Mixed(pair, threads=3, transactions=600, retry=True)
+    load.statements = load.statements_of
+    pair.make_slot()
+    load.fill()
+    load.start()
+    run = None
+    columns = 0
+    while load.running:
+        if run is None or not run.running:
+            run = pair.penstock.start("--ack", "spooled", "--streaming", chance.choice(("on", "off")), workers=4)
+        time.sleep(chance.random() * 1.5)
+        what = chance.choice(("penstock", "target", "source", "both", "column"))
+        if what == "penstock":
+            run.kill()
+            run.process.wait()
+        elif what == "column" and columns < 4:
+            columns += 1
+            change = f"ALTER TABLE bag ADD COLUMN d{columns} int"
+            pair.connect(frail[1]).cursor().execute(change)
+            pair.connect(frail[0]).cursor().execute(change)
+        lost = {"target": frail[1:], "source": frail[:1], "both": frail}.get(what, ())
+        for cluster in lost:
+            cluster.stop(signal.SIGQUIT)
+        time.sleep(chance.random() * 0.5)
+        for cluster in lost:
+            cluster.start()
+        assert "is not what this run left" not in run.stderr
+    load.join()
+    pair.source, pair.target = (pair.connect(cluster) for cluster in frail)
+    if run.running:
+        run.stop()
+    pair.penstock.catch_up("--ack", "spooled", "--streaming", "on", timeout=120)
+    load.check()
+    pair.penstock.catch_up(timeout=60)
+    load.check()

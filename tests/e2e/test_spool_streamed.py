@@ -72,6 +72,8 @@ def test_its_first_segment_is_gone(early, end):
     other.autocommit = False
     with other.cursor() as cursor:
         cursor.execute(FILL.format(1, SEGMENT * 3 // 2))
+    # what the source finds rolled back it does not send to the end
+    wait_until(lambda: len(spool_files(pair)) > 1, 60, "a second segment")
     getattr(other, end)()
     pair.on_source("INSERT INTO seen VALUES (1)")
     pair.wait_rows("seen", 1, run, timeout=120)
