@@ -48,7 +48,7 @@ static int delay(void)
 
 #include "apply/dealing.c"
 
-#define TXNS             8000
+#define TXNS             3000
 #define WATCHDOG_SECONDS 100
 
 typedef enum source {

@@ -235,7 +235,8 @@ static void take(world *w, worker *me)
     for (size_t i = me->at; i < end_of(w, me); i++) {
         uint64_t bound = w->steps[i].chg->bound;
         if (me->batch->feed == NULL) {
-            cr_assert_lt(bound, me->batch->number, "mistake %d: %lu is no earlier batch", (int)w->wrong, bound);
+            cr_assert_lt(bound, me->batch->number, "mistake %d: %lu is no earlier batch",
+                         (int)w->wrong, bound);
         } else {
             ((pen_change *)(uintptr_t)w->steps[i].chg)->bound = 0;
         }
