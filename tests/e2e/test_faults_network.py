@@ -204,6 +204,19 @@ def test_a_zombie_that_wakes_up_writes_nothing(proxied):
     assert proxied.same() == 402
 
 
+@pytest.mark.parametrize("rows", [1, 500])
+@pytest.mark.parametrize("change", ["run_id = 'another'", "commit_lsn = '0/1'"])
+def test_the_progress_row_is_not_what_this_run_left(pair, change, rows):
+    """As when another run has got hold of the stream, by whatever way: nothing more is written."""
+    run = begin(pair)
+    pair.on_target(f"UPDATE penstock.progress SET {change}")
+    pair.transaction(f"INSERT INTO t SELECT i FROM generate_series(1001, {1000 + rows}) i",
+                     "INSERT INTO events VALUES (1)")
+    run.wait(30, expect=FAILED)
+    assert "another penstock" in run.the_error() or "progress" in run.the_error()
+    assert pair.on_target("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM events)") == [(100, 100)]
+
+
 def test_load_through_a_bad_network(proxied):
     pair = proxied
     load = Load(pair, threads=3, transactions=500)
