@@ -258,9 +258,10 @@ def test_the_wire_is_as_said(pair):
              " WHERE s.slot_name = %s")
     for format_, binary in ((None, True), ("text", False), ("binary", True), ("auto", True)):
         run = pair.penstock.start(format=format_)
-        pair.wait_streaming(run)
-        (query,), = pair.source_cluster.sql(asked, (pair.name,))
-        assert query.startswith("START_REPLICATION") and ("binary 'true'" in query) == binary
+        # the session that makes the slot has it for a moment, too
+        (query,), = wait_until(lambda: [row for row in pair.source_cluster.sql(asked, (pair.name,))
+                                        if row[0].startswith("START_REPLICATION")], what="the walsender")
+        assert ("binary 'true'" in query) == binary
         run.stop()
         wait_until(lambda: not pair.source_cluster.sql(asked, (pair.name,)), what="the end of the walsender")
 
