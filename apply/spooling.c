@@ -259,6 +259,9 @@ static void append_pending(pen_spooling *spooling)
 /* What must be known without the segments before, beside what the header says. */
 static void begin_segment(pen_spooling *spooling)
 {
+    /* A proof for whoever waits for a position before it, though no message may come. */
+    const pen_spool_record position = {.kind = PEN_SPOOL_KEEPALIVE, .wal_end = spooling->received};
+    (void)pen_spool_append(spooling->spool, &position);
     pen_pgoutput_each_relation(spooling->decoder, append_relation, spooling);
     append_pending(spooling);
 }
