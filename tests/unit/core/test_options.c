@@ -17,6 +17,8 @@ Test(options, defaults)
     cr_expect_eq(options.schema.count, 0);
     cr_expect_eq(options.exclude_schema.count, 0);
     cr_expect_eq(options.workers, 8);
+    cr_expect_eq(options.dispatchers, 1);
+    cr_expect_eq(options.conflict_memory, 4 << 20);
     cr_expect_eq(options.batch_rows, 10000);
     cr_expect_eq(options.batch_bytes, 16 << 20);
     cr_expect_eq(options.batch_transactions, 2000);
@@ -282,6 +284,9 @@ Test(options, wrong_values)
         {"--workers", "0x10", "a whole number from 1 to 256"},
         {"--workers", "8.0", "a whole number from 1 to 256"},
         {"--workers", "18446744073709551617", "a whole number from 1 to 256"},
+        {"--dispatchers", "0", "a whole number from 1 to 16"},
+        {"--dispatchers", "17", "a whole number from 1 to 16"},
+        {"--conflict-memory", "63", "a size of at least 64B" SIZE_RULE},
         {"--batch-rows", "0", "a whole number of at least 1"},
         {"--batch-rows", "18446744073709551616", "a whole number of at least 1"},
         {"--batch-transactions", "0", "a whole number of at least 1"},
