@@ -24,7 +24,7 @@ from lib.program import DONE, STOPPED, binary, wait_until
 from lib.proxy import Proxy
 from lib.seccomp import refuse_io_uring
 
-FAULTS = int(os.environ.get("PENSTOCK_FAULTS", "10"))
+FAULTS = int(os.environ.get("PENSTOCK_FAULTS", "8"))
 SEED = int(os.environ.get("PENSTOCK_SEED", random.randrange(1 << 30)))
 IMPATIENT = "?keepalives_idle=1&keepalives_interval=1&keepalives_count=2&tcp_user_timeout=2000&connect_timeout=5"
 # What a crash of the target forgets is as much as it may.

@@ -118,6 +118,7 @@ def test_segments_go_when_durable(make_pair):
     pair.wait_rows("seen", 5, run, timeout=120)
     pair.on_source("INSERT INTO seen VALUES (1)")
     wait_until(lambda: len(spool_files(pair)) <= 1, 30, "segments to be deleted")
+    pair.wait_rows("seen", 6, run)
     run.stop()
     assert pair.same() == 80006
 
