@@ -293,8 +293,9 @@ def test_lost_connections_lose_nothing(pair):
     try:
         for turn, (side, end) in enumerate((("source", end_source), ("target", end_target)) * 3):
             time.sleep(0.3)
-            end()
-            wait_until(lambda n=turn + 1: run.stderr.count("trying again") >= n, 30, "word of the loss")
+            # once more where nothing was there yet to be ended
+            wait_until(lambda n=turn + 1, e=end: e() or time.sleep(0.3) or run.stderr.count("trying again") >= n,
+                       30, "word of the loss")
             assert run.running and f"{side}:" in run.stderr
             wait_until(lambda n=turn + 1: run.stderr.count("going on with") >= n, 30, "the stream")
     finally:
