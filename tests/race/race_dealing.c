@@ -73,7 +73,8 @@ static pen_txn txns[TXNS];
 static uint8_t taken[TXNS];
 static dispatcher dispatchers[PEN_DISPATCHERS_MAX];
 static source mode;
-static uint64_t total;      /* transactions of this run */
+static uint64_t total; /* transactions of this run */
+static uint64_t run_seed;
 static uint64_t dispatched; /* who holds the baton */
 static pen_cell shown;      /* the same, for the quiet reader */
 static pen_counter wrong;
