@@ -464,8 +464,10 @@ bool pen_spool_segments_trim(pen_spool_segments *segments, uint64_t number, pen_
         PEN_KILL_POINT("trim-after");
         gone += good;
     }
-    segments->count -= gone;
-    memmove(segments->list, segments->list + gone, segments->count * sizeof(segments->list[0]));
+    if (gone > 0) {
+        segments->count -= gone;
+        memmove(segments->list, segments->list + gone, segments->count * sizeof(segments->list[0]));
+    }
     return good;
 }
 

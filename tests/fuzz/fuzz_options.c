@@ -8,19 +8,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* "name = 'value'", and a list as it is: quotes inside it are its own. */
+/* "name = 'value'". */
 static char *write_line(int row, const char *value)
 {
-    bool is_list = pen_option_rows[row].type == PEN_OPTION_LIST;
     char *line = pen_malloc(strlen(pen_option_rows[row].flag) + 2 * strlen(value) + 8);
-    char *out = stpcpy(stpcpy(line, pen_option_rows[row].flag), is_list ? " = " : " = '");
+    char *out = stpcpy(stpcpy(line, pen_option_rows[row].flag), " = '");
     for (; *value != '\0'; value++) {
         *out++ = *value;
-        if (*value == '\'' && !is_list) {
+        if (*value == '\'') {
             *out++ = '\'';
         }
     }
-    strcpy(out, is_list ? "" : "'");
+    strcpy(out, "'");
     return line;
 }
 
