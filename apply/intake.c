@@ -645,15 +645,13 @@ void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
 
 bool pen_intake_session(pen_intake *intake, pen_error *err)
 {
+    PEN_ASSERT(!intake->replaying);
     if (intake->feed != NULL && !intake->feed_ends) {
         return pen_error_set(err, PEN_ERROR_RETRY,
                              "source: the connection was lost in the middle of the transaction "
                              "that commits at " PEN_LSN_FMT ", a part of which is on its way to "
                              "the target",
                              PEN_LSN_ARGS(intake->assembler.open->commit_lsn));
-    }
-    if (intake->replaying) {
-        return true; /* it is committed, and lies whole in the spool */
     }
     intake->skipping = false;
     pen_assembler_discard(&intake->assembler);

@@ -44,8 +44,9 @@ PEN_MUST_CHECK bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn);
 /* A Relation message that is in force at this place of the spool. */
 PEN_MUST_CHECK bool pen_intake_relation(pen_intake *intake, pen_slice bytes, pen_error *err);
-/* A new connection begins: what has come in part comes again. Errors: PEN_ERROR_RETRY when a part
- * of that is on its way to the target already, which only a recovery can take back. */
+/* A new connection begins, outside of a replay: what has come in part comes again. Errors:
+ * PEN_ERROR_RETRY when a part of that is on its way to the target already, which only a recovery
+ * can take back. */
 PEN_MUST_CHECK bool pen_intake_session(pen_intake *intake, pen_error *err);
 
 /* True while a committed streamed transaction is taken in from the spool: then pen_intake_replay,

@@ -268,10 +268,19 @@ static void drop_left_spool(pen_run *run, pen_reader_parts *parts)
 static bool open_capture(pen_run *run, const pen_spool_header *header, pen_error *err)
 {
     const char *path = run->stream->options->capture;
-    if (path == NULL || run->capture != NULL) {
+    if (path == NULL) {
         return true;
     }
-    return pen_capture_create(path, header, &run->capture, err);
+    if (run->capture == NULL) {
+        return pen_capture_create(path, header, &run->capture, err);
+    }
+    /* What had come in part comes again: whoever reads the file must know. */
+    const pen_spool_record session = {.kind = PEN_SPOOL_SESSION};
+    pen_error failed;
+    if (!pen_capture_add(run->capture, &session, &failed)) {
+        pen_log(PEN_LOG_WARN, "%s; the stream goes on without being captured", failed.text);
+    }
+    return true;
 }
 
 /* Where the stream stands, and so where it goes on; `control` says it. */

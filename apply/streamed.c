@@ -105,11 +105,6 @@ bool pen_streamed_in_block(const pen_streamed *streamed)
     return streamed->open != 0;
 }
 
-size_t pen_streamed_count(const pen_streamed *streamed)
-{
-    return streamed->count;
-}
-
 static progressing *find(const pen_streamed *streamed, uint32_t xid)
 {
     for (size_t i = 0; i < streamed->count; i++) {

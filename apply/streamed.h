@@ -23,8 +23,6 @@ void pen_streamed_destroy(pen_streamed *streamed); /* NULL is nothing */
 
 /* Between Stream Start and Stream Stop. */
 bool pen_streamed_in_block(const pen_streamed *streamed);
-/* Number of transactions in progress. */
-size_t pen_streamed_count(const pen_streamed *streamed);
 
 /* Opens a block. Errors: PEN_ERROR_FATAL where the protocol does not allow it: inside a block; a
  * first one of a transaction that is known, a later one of one that is not (and cannot be). */

@@ -335,3 +335,22 @@ def test_what_a_real_source_sends(clusters, inspect):
     assert len(events) == len(rows) + 2
     assert events[-1]["undecoded"] == 0 and events[-1]["rolled_back"] == 0
     assert len({e["xid"] for e in events if "xid" in e}) >= 2
+
+
+def test_a_capture_over_a_lost_connection(pair, tmp_path):
+    """What had come in part comes again, and the capture tells where."""
+    path = tmp_path / "lost.capture"
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    pair.make_slot()
+    run = pair.penstock.start("--capture", path)
+    pair.on_source("INSERT INTO t VALUES (1)")
+    pair.wait_rows("t", 1, run)
+    pair.source_cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                            " WHERE slot_name = %s AND active", (pair.name,))
+    pair.on_source("INSERT INTO t VALUES (2)")
+    pair.wait_rows("t", 2, run)
+    run.stop()
+    code, out, _ = inspect_path(path, "--json", "--summary")
+    assert code == DONE
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["record"] == "summary" and summary["sessions"] == 1

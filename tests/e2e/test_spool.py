@@ -1,10 +1,8 @@
 """--ack spooled: the state directory holds what the source has been told to forget."""
 
-import os
 import pathlib
 import random
 import subprocess
-import threading
 import time
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from lib.cluster import Cluster
 from lib.load import Load
 from lib.pair import lsn_number
-from lib.program import FAILED, USAGE, wait_until
+from lib.program import USAGE, wait_until
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
 SPOOLED = ("--ack", "spooled")
@@ -123,9 +121,8 @@ def test_segments_go_when_durable(make_pair):
     assert pair.same() == 80006
 
 
-def test_back_to_applied(make_pair):
-    """What only the spool has must be applied first; then it is not needed."""
-    pair = make_pair("owner")
+def spool_what_cannot_be_applied(pair):
+    """A transaction that the source has forgotten and the target has not: only the spool has it."""
     pair.schema(TABLES)
     pair.make_slot()
     run = pair.penstock.start(*SPOOLED, workers=2)
@@ -143,6 +140,11 @@ def test_back_to_applied(make_pair):
     pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                             " WHERE datname = %s AND application_name LIKE 'penstock%%'", (pair.name,))
     blocker.rollback()
+
+
+def test_back_to_applied(pair):
+    """What only the spool has must be applied first; then it is not needed."""
+    spool_what_cannot_be_applied(pair)
     refused = pair.penstock.fails(expect=USAGE)
     assert "--ack spooled" in refused.the_error()
     pair.penstock.catch_up(*SPOOLED)
@@ -154,26 +156,9 @@ def test_back_to_applied(make_pair):
     assert not spool_files(pair)
 
 
-def test_without_its_spool(make_pair):
+def test_without_its_spool(pair):
     """A spool that is gone is told, not passed over."""
-    pair = make_pair("owner")
-    pair.schema(TABLES)
-    pair.make_slot()
-    run = pair.penstock.start(*SPOOLED, workers=2)
-    pair.wait_streaming(run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("LOCK TABLE seen IN SHARE MODE")
-    pair.on_source("INSERT INTO seen VALUES (1)")
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position, 60, "the source to be told")
-    run.kill()
-    run.process.wait()
-    # what was sent already would be carried out
-    pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                            " WHERE datname = %s AND application_name LIKE 'penstock%%'", (pair.name,))
-    blocker.rollback()
+    spool_what_cannot_be_applied(pair)
     for file in spool_files(pair):
         file.unlink()
     for arguments in (SPOOLED, ()):

@@ -1,14 +1,11 @@
 """Transactions that the source sends while they are in progress: --streaming on."""
 
 import random
-import threading
 import time
 
-import psycopg2
 import pytest
 
-from lib.history import History
-from lib.program import DONE
+from lib.program import wait_until
 
 TABLES = """
 CREATE TABLE big (id int PRIMARY KEY, a text);
@@ -100,6 +97,30 @@ def test_a_schema_that_changes_in_progress(early):
     pair.wait_rows("small", 2, run)
     run.stop()
     assert pair.same(columns=None) > 6000
+
+
+def test_what_the_source_cannot_decode_in_progress(early):
+    """A definition that was changed under a savepoint and changed back: the source fails to decode that, until
+    the transaction has ended. penstock tries again until then, and loses nothing."""
+    pair = early
+    run = pair.penstock.start("--streaming", "on", workers=4)
+    pair.wait_streaming(run)
+    other = pair.connect(pair.source_cluster)
+    other.autocommit = False
+    with other.cursor() as cursor:
+        fill(other, 1, 1000)
+        cursor.execute("SAVEPOINT a; ALTER TABLE big ADD COLUMN c int")
+        cursor.execute("INSERT INTO big SELECT i, 'gone', 3 FROM generate_series(2001, 4000) i")
+        cursor.execute("ROLLBACK TO a")
+        fill(other, 4001, 1000)
+        pair.on_source("INSERT INTO small VALUES (1, 0)")
+        wait_until(lambda: "trying again" in run.stderr or pair.on_target("SELECT 1 FROM small"), 30,
+                   "the source's failure, or none")
+        other.commit()
+    pair.wait_rows("small", 1, run, timeout=60)
+    pair.wait_rows("big", 2000, run, timeout=60)
+    run.stop()
+    assert pair.same() == 2001
 
 
 def test_killed_in_progress(early):
