@@ -224,8 +224,9 @@ def test_a_later_batch_is_in_the_way(make_pair, request_between):
     holder = Holder(pair, "SELECT * FROM u FOR UPDATE")
     pair.transaction("UPDATE u SET n = 1", "UPDATE t SET n = 1 WHERE id = 1", "INSERT INTO events VALUES ('1st', 1)")
     pair.transaction("UPDATE t SET n = 1 WHERE id = 2", "INSERT INTO events VALUES ('2nd', 2)")
-    wait_until(lambda: pair.target_cluster.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"),
-               10, "the later batch at work")
+    wait_until(lambda: pair.target_cluster.sql(
+        "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = 7"),
+               20, "the later batch at work")
     between = None
     if request_between:
         between = Holder(pair)
