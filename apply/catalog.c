@@ -1,6 +1,7 @@
 #include "apply/catalog.h"
 
 #include "apply/catalog_keys.h"
+#include "core/pgtype.h"
 #include "core/text.h"
 
 #include <stdio.h>
@@ -85,14 +86,24 @@ static const char *const columns_sql =
     "   AND (p.amproc::pg_catalog.oid = "
     "'pg_catalog.btequalimage'::pg_catalog.regproc::pg_catalog.oid"
     "        OR c.collisdeterministic)) AS bytes_equal,"
-    " (WITH RECURSIVE step(oid) AS (SELECT a.atttypid UNION ALL"
+    " b.oid AS base_type, pg_catalog.format_type(a.atttypid, -1) AS type_name,"
+    /* Arrays and composites would be taken apart by unnest: they are elements as text. A cast from
+     * text that somebody made need not be what reads the type's text. */
+    " CASE WHEN b.typtype IN ('b', 'e', 'r', 'm') AND b.typcategory <> 'A' THEN b.typarray"
+    "  WHEN (b.typtype = 'c' OR b.typcategory = 'A') AND NOT EXISTS (SELECT 1"
+    "   FROM pg_catalog.pg_cast k WHERE k.castsource = 25 AND k.casttarget = b.oid) THEN 1009"
+    "  ELSE 0 END AS array_type,"
+    " CASE WHEN b.typtype = 'c' OR b.typcategory = 'A' THEN ',' ELSE b.typdelim END"
+    "  AS array_delimiter,"
+    " CASE WHEN b.typtype = 'c' OR b.typcategory = 'A' THEN pg_catalog.format_type(b.oid, -1) END"
+    "  AS array_cast"
+    " FROM pg_catalog.pg_attribute a, LATERAL ("
+    "  WITH RECURSIVE step(oid) AS (SELECT a.atttypid UNION ALL"
     "   SELECT t.typbasetype FROM step JOIN pg_catalog.pg_type t ON t.oid = step.oid"
     "   WHERE t.typtype = 'd')"
-    "  SELECT t.oid FROM step JOIN pg_catalog.pg_type t ON t.oid = step.oid"
-    "  WHERE t.typtype <> 'd') AS base_type,"
-    " pg_catalog.format_type(a.atttypid, -1) AS type_name"
-    " FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::pg_catalog.oid AND a.attnum > 0"
-    " AND NOT a.attisdropped";
+    "  SELECT t.oid, t.typtype, t.typcategory, t.typarray, t.typdelim FROM step"
+    "  JOIN pg_catalog.pg_type t ON t.oid = step.oid WHERE t.typtype <> 'd') b"
+    " WHERE a.attrelid = $1::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped";
 
 static bool is_true(const char *value)
 {
@@ -173,6 +184,15 @@ static bool read_table(pen_pgconn *conn, pen_target *target, const char *firing,
     return true;
 }
 
+/* What an array of the column's values is, as text. */
+static void read_array_type(pen_target_column *column, const pen_pgresult *res, int row)
+{
+    const char *cast = pen_pgresult_named(res, row, "array_cast");
+    column->array_type = to_oid(pen_pgresult_named(res, row, "array_type"));
+    column->array_delimiter = pen_pgresult_named(res, row, "array_delimiter")[0];
+    column->array_cast = cast == NULL ? NULL : pen_strdup(cast);
+}
+
 /* In a binary stream: what the column's values are told to the target as. A column that appeared or
  * changed since the format was decided may not allow it. */
 static bool set_binary_type(pen_target *target, int column, const pen_format *format,
@@ -182,6 +202,7 @@ static bool set_binary_type(pen_target *target, int column, const pen_format *fo
     uint32_t base = to_oid(pen_pgresult_named(res, row, "base_type"));
     uint32_t type = pen_format_binary_type(format, rel->columns[column].type_oid, base);
     target->columns[column].binary_type = type;
+    target->columns[column].array_type = pen_pgtype_array(type);
     return type != 0 ||
            pen_error_set(
                err, PEN_ERROR_FATAL,
@@ -224,6 +245,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format 
             pen_catalog_key_form(&rel->columns[i], to_oid(pen_pgresult_named(res, row, "atttypid")),
                                  atoi(pen_pgresult_named(res, row, "atttypmod")),
                                  is_true(pen_pgresult_named(res, row, "is_enum")), &column->form);
+        read_array_type(column, res, row);
         ok = ok && (!format->binary || set_binary_type(target, i, format, res, row, err));
     }
     pen_pgresult_clear(res);

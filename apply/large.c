@@ -70,17 +70,47 @@ static bool back_to_part(pen_worker *worker, const pen_batch *batch, bool first,
     return pen_pipeline_can_reset(sender->pipeline) ? lose(batch, err) : false;
 }
 
+/* How a part's changes are sent: each form is the one to fall back to from the one before. */
+typedef enum form {
+    FORM_PLANNED,
+    FORM_IN_ORDER, /* each change by itself, as on the source */
+    FORM_ROWS      /* so too, and --on-conflict decides */
+} form;
+
+static bool send_planned(pen_worker *worker, const pen_segment *first, pen_error *err)
+{
+    uint64_t change_count = 0;
+    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
+        change_count += seg->change_count;
+    }
+    pen_plan_begin(worker->plan, change_count);
+    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
+        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+            pen_plan_add(worker->plan, chg);
+        }
+    }
+    size_t count;
+    const pen_step *steps = pen_plan_finish(worker->plan, &count);
+    return pen_sender_steps(&worker->sender, steps, count, false, err);
+}
+
 /* Sends a part's content: the changes of `seg` and the segments behind it, or, where that is NULL,
  * the progress row. Sets worker->failure. */
-static bool fill_part(pen_worker *worker, const pen_segment *seg, bool by_rows, pen_error *err)
+static bool fill_part(pen_worker *worker, const pen_segment *seg, form how, pen_error *err)
 {
     pen_sender *sender = &worker->sender;
-    if (by_rows && !pen_rows_apply(worker, seg, err)) {
+    bool sent = false;
+    if (seg == NULL) {
+        sent = pen_sender_progress(sender, worker->next_txn, worker->previous_commit_lsn, err);
+    } else if (how == FORM_PLANNED) {
+        sent = send_planned(worker, seg, err);
+    } else if (how == FORM_IN_ORDER) {
+        sent = pen_sender_segments(sender, seg, err);
+    } else if (pen_rows_apply(worker, seg, err)) {
+        sent = true;
+    } else {
         return false;
     }
-    bool sent = by_rows || (seg != NULL ? pen_sender_segments(sender, seg, err)
-                                        : pen_sender_progress(sender, worker->next_txn,
-                                                              worker->previous_commit_lsn, err));
     if (sent && pen_sender_drain(sender, false, err)) {
         return true;
     }
@@ -89,24 +119,26 @@ static bool fill_part(pen_worker *worker, const pen_segment *seg, bool by_rows, 
 }
 
 /* Whether a part that failed is sent again, and how. */
-static bool may_repeat(pen_worker *worker, const pen_batch *batch, const pen_error *err,
-                       bool *by_rows, unsigned *tries)
+static bool may_repeat(pen_worker *worker, const pen_batch *batch, const pen_error *err, form *how,
+                       unsigned *tries)
 {
-    switch (pen_replay_judge(&worker->failure, err)) {
-    case PEN_OUTCOME_AGAIN:
+    pen_outcome outcome = pen_replay_judge(&worker->failure, err);
+    if (outcome == PEN_OUTCOME_AGAIN) {
         pen_replay_tell(worker, batch, err);
         return true;
-    case PEN_OUTCOME_CONFLICT:
-        if (*by_rows || worker->stream->options->on_conflict == PEN_CONFLICT_ERROR) {
-            return false;
-        }
-        *by_rows = true;
+    }
+    if (outcome != PEN_OUTCOME_ENDED && *how == FORM_PLANNED) {
+        pen_worker_distrust(worker, err);
+        pen_replay_tell(worker, batch, err);
+        *how = FORM_IN_ORDER;
         *tries = 0;
         return true;
-    case PEN_OUTCOME_DONE:
-    case PEN_OUTCOME_REFUSED:
-    case PEN_OUTCOME_ENDED:
-        break;
+    }
+    if (outcome == PEN_OUTCOME_CONFLICT && *how == FORM_IN_ORDER &&
+        worker->stream->options->on_conflict != PEN_CONFLICT_ERROR) {
+        *how = FORM_ROWS;
+        *tries = 0;
+        return true;
     }
     return false;
 }
@@ -116,7 +148,7 @@ static bool apply_part(pen_worker *worker, const pen_batch *batch, const pen_seg
                        bool first, pen_error *err)
 {
     bool reopen = true;
-    bool by_rows = false;
+    form how = worker->stream->options->apply == PEN_APPLY_SETS ? FORM_PLANNED : FORM_IN_ORDER;
     /* What the parts before have settled stays settled. */
     pen_conflict_list before = worker->conflicts;
     worker->conflicts = (pen_conflict_list){0};
@@ -124,15 +156,15 @@ static bool apply_part(pen_worker *worker, const pen_batch *batch, const pen_seg
     for (unsigned tries = 0;; tries++) {
         if (reopen && !open_part(worker, first, err)) {
             worker->failure = pen_sender_failure(&worker->sender);
-        } else if (fill_part(worker, seg, by_rows, err)) {
+        } else if (fill_part(worker, seg, how, err)) {
             pen_conflict_list_join(&before, &worker->conflicts);
             worker->conflicts = before;
             return true;
         }
         pen_conflict_list_clear(&worker->conflicts);
         deadlocks += strcmp(err->sqlstate, "40P01") == 0;
-        bool was_by_rows = by_rows;
-        if (!may_repeat(worker, batch, err, &by_rows, &tries)) {
+        form was = how;
+        if (!may_repeat(worker, batch, err, &how, &tries)) {
             break;
         }
         if (deadlocks > DEADLOCK_TRIES && !first) {
@@ -144,7 +176,7 @@ static bool apply_part(pen_worker *worker, const pen_batch *batch, const pen_seg
             worker->failure = (pen_failure){.own = PEN_OWN_NONE, .rows = -1};
             break;
         }
-        if (was_by_rows == by_rows && !pen_replay_pause(worker, tries, err)) {
+        if (was == how && !pen_replay_pause(worker, tries, err)) {
             break;
         }
     }

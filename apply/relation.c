@@ -16,6 +16,7 @@ void pen_target_destroy(pen_target *target)
     for (uint16_t i = 0; target->columns != NULL && i < target->rel->column_count; i++) {
         free(target->columns[i].name);
         free(target->columns[i].equals);
+        free(target->columns[i].array_cast);
     }
     for (uint16_t i = 0; i < target->unique_count; i++) {
         free_key(&target->uniques[i]);

@@ -44,6 +44,10 @@ typedef struct pen_target_column {
     bool hashable;        /* as far as its type and the source's go; see pen_catalog_key_form */
     pen_key_form form;    /* how, then */
     char *equals;         /* for key columns: the operator, OPERATOR(schema.=) */
+    /* as one of many values in an array */
+    uint32_t array_type;  /* OID of the array's type; 0: its values cannot be elements */
+    char array_delimiter; /* between them as text */
+    char *array_cast;     /* type that an element, a text, becomes; NULL: it is what it must be */
 } pen_target_column;
 
 typedef struct pen_target {

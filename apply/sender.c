@@ -1,5 +1,6 @@
 #include "apply/sender.h"
 
+#include "apply/statement_set.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 
@@ -77,6 +78,7 @@ void pen_sender_deinit(pen_sender *sender)
     free(sender->values);
     free(sender->lengths);
     free(sender->formats);
+    pen_arrays_deinit(&sender->arrays);
 }
 
 /* Which statements will be needed again is not known, and to prepare those anew costs little
@@ -145,6 +147,16 @@ static void make_room(pen_sender *sender, size_t count)
     }
 }
 
+/* Readies the session for `st`, and the sender for its parameters. */
+static bool prepare(pen_sender *sender, pen_statement *st, const pen_change *subject,
+                    pen_error *err)
+{
+    make_room(sender, st->param_count);
+    return st->prepared != PEN_PREPARED_NO ||
+           pen_pipeline_prepare_typed(sender->pipeline, st->name, st->sql, st->param_count,
+                                      st->param_types, subject, &st->prepared, err);
+}
+
 bool pen_sender_change(pen_sender *sender, const pen_change *chg, const pen_change *subject,
                        bool guarded, pen_error *err)
 {
@@ -159,15 +171,37 @@ bool pen_sender_change(pen_sender *sender, const pen_change *chg, const pen_chan
         }
     }
     pen_statement *st = pen_statements_for(sender->statements, chg, guarded);
-    if (st->prepared == PEN_PREPARED_NO &&
-        !pen_pipeline_prepare_typed(sender->pipeline, st->name, st->sql, st->param_count,
-                                    st->param_types, subject, &st->prepared, err)) {
-        return false;
-    }
-    make_room(sender, st->param_count);
-    return pen_statement_bind(st, chg, sender->values, sender->lengths, sender->formats, err) &&
+    return prepare(sender, st, subject, err) &&
+           pen_statement_bind(st, chg, sender->values, sender->lengths, sender->formats, err) &&
            pen_pipeline_execute(sender->pipeline, st->name, (int)st->param_count, sender->values,
                                 sender->lengths, sender->formats, st->expected_rows, subject, err);
+}
+
+static bool send_set(pen_sender *sender, const pen_step *step, bool guarded, pen_error *err)
+{
+    pen_statement *st = pen_statements_for_set(sender->statements, step->changes[0], guarded);
+    if (!prepare(sender, st, step->subject, err)) {
+        return false;
+    }
+    pen_statement_bind_set(st, step->changes, step->count, &sender->arrays, sender->values,
+                           sender->lengths, sender->formats);
+    return pen_pipeline_execute(sender->pipeline, st->name, (int)st->param_count, sender->values,
+                                sender->lengths, sender->formats,
+                                guarded ? PEN_ROWS_ANY : (int64_t)step->count, step->subject, err);
+}
+
+bool pen_sender_steps(pen_sender *sender, const pen_step *steps, size_t count, bool guarded,
+                      pen_error *err)
+{
+    for (const pen_step *step = steps; step < steps + count; step++) {
+        bool ok = step->count > 1
+                      ? send_set(sender, step, guarded, err)
+                      : pen_sender_change(sender, step->changes[0], step->subject, guarded, err);
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool pen_sender_segments(pen_sender *sender, const pen_segment *first, pen_error *err)

@@ -6,7 +6,9 @@
 #ifndef PEN_APPLY_SENDER_H
 #define PEN_APPLY_SENDER_H
 
+#include "apply/plan.h"
 #include "apply/statement.h"
+#include "core/pgarray.h"
 #include "io/pipeline.h"
 
 /* A worker's own statements. */
@@ -48,6 +50,7 @@ typedef struct pen_sender {
     int *lengths;
     int *formats;
     size_t capacity;
+    pen_arrays arrays;
 } pen_sender;
 
 /* Takes `conn`, also when it fails: a session for writing rows. Borrows the rest; see
@@ -68,6 +71,9 @@ PEN_MUST_CHECK bool pen_sender_own(pen_sender *sender, pen_own which, pen_error 
  * is looked at. */
 PEN_MUST_CHECK bool pen_sender_change(pen_sender *sender, const pen_change *chg,
                                       const pen_change *subject, bool guarded, pen_error *err);
+/* The steps of a plan, in their order; `guarded` as above. */
+PEN_MUST_CHECK bool pen_sender_steps(pen_sender *sender, const pen_step *steps, size_t count,
+                                     bool guarded, pen_error *err);
 /* The changes of `first` and the segments behind it, in order, counted by their tags. */
 PEN_MUST_CHECK bool pen_sender_segments(pen_sender *sender, const pen_segment *first,
                                         pen_error *err);

@@ -1,5 +1,6 @@
 #include "apply/statement.h"
 
+#include "apply/statement_set.h"
 #include "core/pgtype.h"
 #include "core/text.h"
 
@@ -13,6 +14,7 @@ typedef struct shape {
     const pen_target *target;
     uint8_t kind;
     bool guarded;
+    bool set; /* of many changes */
     bool may_be_missing;
     char old_kind;
     uint8_t *unchanged; /* a bit for each column that came as unchanged TOAST; NULL when none did */
@@ -302,18 +304,11 @@ static void add_guard(builder *b, const pen_change *chg)
     free(plain);
 }
 
-static void build(pen_statement *st, const pen_change *chg, bool guarded, const char *name)
+static void build_row(pen_statement *st, const pen_change *chg, bool guarded)
 {
-    PEN_ASSERT(chg->kind != PEN_CHANGE_TRUNCATE); /* its text is made each time */
     const pen_target *target = chg->rel->target;
-    /* The longest, an update of identity columns, names a column at most five times. */
-    size_t most = 5 * (size_t)target->rel->column_count + 1;
     builder b = {.target = target, .statement = st, .returns = true};
-    st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
-    st->param_old = pen_calloc(most, sizeof(*st->param_old));
-    st->param_types = pen_calloc(most, sizeof(*st->param_types));
     st->expected_rows = guarded ? PEN_ROWS_ANY : chg->may_be_missing ? PEN_ROWS_AT_MOST_ONE : 1;
-    snprintf(st->name, sizeof(st->name), "%s", name);
     switch ((pen_change_kind)chg->kind) {
     case PEN_CHANGE_INSERT:
         build_insert(&b);
@@ -342,6 +337,24 @@ static void build(pen_statement *st, const pen_change *chg, bool guarded, const 
         add_guard(&b, chg);
     }
     st->sql = pen_text_take(&b.sql);
+}
+
+static void build(pen_statement *st, const pen_change *chg, bool set, bool guarded,
+                  const char *name)
+{
+    PEN_ASSERT(chg->kind != PEN_CHANGE_TRUNCATE); /* its text is made each time */
+    /* The longest, an update of identity columns, names a column at most five times. */
+    size_t most = 5 * (size_t)chg->rel->column_count + 1;
+    st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
+    st->param_old = pen_calloc(most, sizeof(*st->param_old));
+    st->param_types = pen_calloc(most, sizeof(*st->param_types));
+    snprintf(st->name, sizeof(st->name), "%s", name);
+    if (set) {
+        st->expected_rows = PEN_ROWS_ANY;
+        pen_statement_build_set(st, chg, guarded);
+    } else {
+        build_row(st, chg, guarded);
+    }
 }
 
 /* Fills the scratch bitmap; returns NULL when no column came unchanged, as for most changes. */
@@ -374,15 +387,15 @@ static uint8_t *unchanged_columns(pen_statements *statements, const pen_change *
 static bool same_shape(const shape *a, const shape *b, size_t bitmap_size)
 {
     return a->target == b->target && a->kind == b->kind && a->guarded == b->guarded &&
-           a->may_be_missing == b->may_be_missing && a->old_kind == b->old_kind &&
-           (a->unchanged == NULL) == (b->unchanged == NULL) &&
+           a->set == b->set && a->may_be_missing == b->may_be_missing &&
+           a->old_kind == b->old_kind && (a->unchanged == NULL) == (b->unchanged == NULL) &&
            (a->unchanged == NULL || memcmp(a->unchanged, b->unchanged, bitmap_size) == 0);
 }
 
 static uint64_t hash_shape(const shape *it, size_t bitmap_size)
 {
     uint64_t fixed = (uint64_t)it->kind << 16 | (uint64_t)(uint8_t)it->old_kind << 8 |
-                     (uint64_t)it->may_be_missing << 1 | it->guarded;
+                     (uint64_t)it->set << 2 | (uint64_t)it->may_be_missing << 1 | it->guarded;
     uint64_t seed = XXH3_64bits_withSeed(&it->target, sizeof(void *), fixed);
     return it->unchanged == NULL ? seed : XXH3_64bits_withSeed(it->unchanged, bitmap_size, seed);
 }
@@ -407,15 +420,10 @@ static void grow(pen_statements *statements)
     statements->capacity = capacity;
 }
 
-pen_statement *pen_statements_for(pen_statements *statements, const pen_change *chg, bool guarded)
+/* The statement of that shape, for changes like `chg`, made when the shape is new. */
+static pen_statement *find(pen_statements *statements, shape wanted, size_t bitmap_size,
+                           const pen_change *chg)
 {
-    size_t bitmap_size;
-    shape wanted = {.target = chg->rel->target,
-                    .kind = chg->kind,
-                    .guarded = guarded,
-                    .may_be_missing = chg->may_be_missing,
-                    .old_kind = chg->old_kind,
-                    .unchanged = unchanged_columns(statements, chg, &bitmap_size)};
     uint64_t hash = hash_shape(&wanted, bitmap_size);
     size_t at = hash & (statements->capacity - 1);
     for (; statements->buckets[at] != NULL; at = (at + 1) & (statements->capacity - 1)) {
@@ -432,12 +440,36 @@ pen_statement *pen_statements_for(pen_statements *statements, const pen_change *
     }
     char name[sizeof(made->statement.name)];
     snprintf(name, sizeof(name), "p%u_%zu", statements->generation, statements->count);
-    build(&made->statement, chg, guarded, name);
+    build(&made->statement, chg, wanted.set, wanted.guarded, name);
     statements->buckets[at] = made;
     if (++statements->count * 2 > statements->capacity) {
         grow(statements);
     }
     return &made->statement;
+}
+
+pen_statement *pen_statements_for(pen_statements *statements, const pen_change *chg, bool guarded)
+{
+    size_t bitmap_size;
+    shape wanted = {.target = chg->rel->target,
+                    .kind = chg->kind,
+                    .guarded = guarded,
+                    .may_be_missing = chg->may_be_missing,
+                    .old_kind = chg->old_kind,
+                    .unchanged = unchanged_columns(statements, chg, &bitmap_size)};
+    return find(statements, wanted, bitmap_size, chg);
+}
+
+pen_statement *pen_statements_for_set(pen_statements *statements, const pen_change *chg,
+                                      bool guarded)
+{
+    size_t bitmap_size;
+    shape wanted = {.target = chg->rel->target,
+                    .kind = chg->kind,
+                    .guarded = guarded,
+                    .set = true,
+                    .unchanged = unchanged_columns(statements, chg, &bitmap_size)};
+    return find(statements, wanted, bitmap_size, chg);
 }
 
 bool pen_statement_bind(const pen_statement *statement, const pen_change *chg, const char **values,

@@ -5,7 +5,8 @@
  * Flow:    a change in; a prepared statement's name, SQL and parameter values out.
  *
  * A statement depends on the relation version, the kind of change, which columns came unchanged,
- * how rows are found, and whether it guards its own row count. */
+ * how rows are found, whether it is of one change or of many, and whether it guards its own row
+ * count. */
 #ifndef PEN_APPLY_STATEMENT_H
 #define PEN_APPLY_STATEMENT_H
 
@@ -40,6 +41,11 @@ size_t pen_statements_count(const pen_statements *statements);
  * looked at before what follows runs. Otherwise its tag counts the rows, and a division by zero is
  * one of the target's own. */
 pen_statement *pen_statements_for(pen_statements *statements, const pen_change *chg, bool guarded);
+
+/* The same for many changes like `chg`: see apply/statement_set.h. How many rows it is to count is
+ * for the caller to know, unless it is guarded. */
+pen_statement *pen_statements_for_set(pen_statements *statements, const pen_change *chg,
+                                      bool guarded);
 
 /* Fills the parameter arrays (of at least param_count elements); the values are borrowed from
  * `chg`. Errors: PEN_ERROR_FATAL when a value that the statement needs did not come (unchanged

@@ -13,6 +13,9 @@
  * it guarding itself: one round trip. Above, the guards' own cost is more than the trip. */
 #define ONE_FLIGHT_CHANGES 64
 
+/* With fewer changes there is nothing to be planned. */
+#define PLANNED_CHANGES 8
+
 /* The PID that the server knows the session by: what a proxy told at connect may be its own. */
 static bool read_backend_pid(pen_pgconn *conn, int *pid, pen_error *err)
 {
@@ -34,9 +37,11 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->number = number;
     worker->random = (uint64_t)pen_now_us() * (number + 1) | 1;
     pen_histogram_init(&worker->lag);
+    worker->plan = pen_plan_create();
     worker->parker.event_fd = -1;
     if (!pen_parker_init(&worker->parker, err) ||
         !read_backend_pid(conn, &worker->backend_pid, err)) {
+        pen_plan_destroy(worker->plan);
         pen_pgconn_close(conn);
         return false;
     }
@@ -47,30 +52,70 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
 void pen_worker_deinit(pen_worker *worker)
 {
     pen_sender_deinit(&worker->sender);
+    pen_plan_destroy(worker->plan);
     pen_conflict_list_clear(&worker->conflicts);
     pen_parker_deinit(&worker->parker);
 }
 
 typedef enum wave { WAVE_FREE, WAVE_BOUND } wave;
 
-/* Sends the changes of one wave in source order: the free ones are those bound to nothing later
- * than `threshold`, the same one for the whole batch, so that no two changes of one key change
- * places. */
+/* Calls for each change of one wave, in source order: the free ones are those bound to nothing
+ * later than `threshold`, the same one for the whole batch, so that no two changes of one key
+ * change places. */
+typedef struct wave_cursor {
+    const pen_txn *txn;
+    const pen_segment *seg;
+    const pen_change *chg;
+    wave which;
+    uint64_t threshold;
+} wave_cursor;
+
+/* The next change of the wave, or NULL. */
+static const pen_change *next_change(wave_cursor *at)
+{
+    for (;;) {
+        if (at->chg != NULL) {
+            at->chg = at->chg->next;
+        }
+        while (at->chg == NULL) {
+            at->seg = at->seg != NULL ? at->seg->next : NULL;
+            while (at->seg == NULL) {
+                if (at->txn == NULL) {
+                    return NULL;
+                }
+                at->seg = at->txn->first;
+                at->txn = at->txn->next;
+            }
+            at->chg = at->seg->first;
+        }
+        bool is_free = at->chg->bound <= at->threshold;
+        if (is_free == (at->which == WAVE_FREE)) {
+            return at->chg;
+        }
+    }
+}
+
+/* Sends the changes of one wave: a few as they come, more as they are planned. */
 static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, uint64_t threshold,
                       bool guarded, pen_error *err)
 {
-    for (const pen_txn *txn = batch->first; txn != NULL; txn = txn->next) {
-        for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
-            for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
-                bool is_free = chg->bound <= threshold;
-                if (is_free == (which == WAVE_FREE) &&
-                    !pen_sender_change(&worker->sender, chg, chg, guarded, err)) {
-                    return false;
-                }
+    wave_cursor at = {.txn = batch->first, .which = which, .threshold = threshold};
+    const pen_change *chg;
+    if (!pen_worker_plans(worker, batch->change_count)) {
+        while ((chg = next_change(&at)) != NULL) {
+            if (!pen_sender_change(&worker->sender, chg, chg, guarded, err)) {
+                return false;
             }
         }
+        return true;
     }
-    return true;
+    pen_plan_begin(worker->plan, batch->change_count);
+    while ((chg = next_change(&at)) != NULL) {
+        pen_plan_add(worker->plan, chg);
+    }
+    size_t count;
+    const pen_step *steps = pen_plan_finish(worker->plan, &count);
+    return pen_sender_steps(&worker->sender, steps, count, guarded, err);
 }
 
 /* Sends what remains and commits: changes not sent yet, the progress row, COMMIT, in one flight. */
@@ -110,6 +155,19 @@ static bool apply_batch(pen_worker *worker, const pen_batch *batch, bool *let_go
         break;
     }
     return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+}
+
+bool pen_worker_plans(const pen_worker *worker, uint64_t change_count)
+{
+    return change_count >= PLANNED_CHANGES && worker->stream->options->apply == PEN_APPLY_SETS;
+}
+
+void pen_worker_distrust(pen_worker *worker, const pen_error *err)
+{
+    pen_failure failure = pen_sender_failure(&worker->sender);
+    if (failure.answered && failure.chg != NULL && !pen_sqlstate_passes(err->sqlstate)) {
+        pen_plan_distrust(worker->plan, failure.chg);
+    }
 }
 
 void pen_worker_applied(pen_worker *worker, const pen_txn *txn, uint64_t change_count)
@@ -155,8 +213,11 @@ static bool bring(pen_worker *worker, pen_batch *batch, pen_error *err)
     if (batch->feed != NULL) {
         ok = pen_large_apply(worker, batch, err);
     } else {
-        ok = apply_batch(worker, batch, &let_go, err) ||
-             pen_replay_batch(worker, batch, let_go, err);
+        ok = apply_batch(worker, batch, &let_go, err);
+        if (!ok) {
+            pen_worker_distrust(worker, err);
+            ok = pen_replay_batch(worker, batch, let_go, err);
+        }
     }
     if (!ok) {
         pen_explain(&worker->failure, batch, worker->next_txn, worker->stream->options, err);

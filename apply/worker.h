@@ -4,8 +4,9 @@
  * Flow:    the open batch in; rows and the progress row in one transaction on the target out; then
  *          the next worker in the commit chain is woken, directly.
  *
- * A large transaction goes by apply/large.c; what fails is applied anew by apply/replay.c, row by
- * row by apply/rows.c, and told by apply/explain.c. */
+ * What is sent for a batch's changes is planned by apply/plan.c. A large transaction goes by
+ * apply/large.c; what fails is applied anew by apply/replay.c, row by row by apply/rows.c, and told
+ * by apply/explain.c. */
 #ifndef PEN_APPLY_WORKER_H
 #define PEN_APPLY_WORKER_H
 
@@ -24,6 +25,7 @@ typedef struct pen_worker {
     pen_thread thread;
     int backend_pid; /* set before the thread starts, then read-only */
     pen_sender sender;
+    pen_plan *plan;
     /* of the batch under way */
     const pen_txn *next_txn;     /* the first one that is not on the target */
     pen_lsn previous_commit_lsn; /* what the progress row says before that one */
@@ -49,6 +51,12 @@ void pen_worker_run(void *worker);
 
 /* For the worker's other files. */
 
+/* The worker's thread: whether so many changes are planned, or sent as they come. */
+bool pen_worker_plans(const pen_worker *worker, uint64_t change_count);
+/* The worker's thread: what was planned has failed with *err, the sender knows where. Where it was
+ * the target's word against a change, the changes of that table are not put together for a while.
+ */
+void pen_worker_distrust(pen_worker *worker, const pen_error *err);
 /* The worker's thread: `txn`, the next one, is visible on the target; `change_count` of it. */
 void pen_worker_applied(pen_worker *worker, const pen_txn *txn, uint64_t change_count);
 

@@ -289,3 +289,26 @@ pen_key_state pen_keyhash_row(const pen_key_spec *spec, const pen_value *values,
     *hash = fits ? XXH3_64bits_withSeed(key, used, spec->seed) : hash_long(spec, values, before);
     return PEN_KEY_HASHED;
 }
+
+bool pen_keyhash_same(const pen_key_spec *spec, const pen_value *a, const pen_value *b)
+{
+    for (uint16_t i = 0; i < spec->column_count; i++) {
+        const pen_key_column *column = &spec->columns[i];
+        const pen_value *one = &a[column->index];
+        const pen_value *other = &b[column->index];
+        normal left = {.head_len = 0, .rest = {NULL, 0}};
+        normal right = {.head_len = 0, .rest = {NULL, 0}};
+        if (one->kind == PEN_VALUE_NULL || other->kind == PEN_VALUE_NULL) {
+            if (one->kind != other->kind) {
+                return false;
+            }
+            continue;
+        }
+        if (!normalize(one, column->form, &left) || !normalize(other, column->form, &right) ||
+            left.head_len != right.head_len || memcmp(left.head, right.head, left.head_len) != 0 ||
+            !pen_slice_equal(left.rest, right.rest)) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -47,4 +47,8 @@ uint64_t pen_keyhash_table(uint64_t seed);
 PEN_MUST_CHECK pen_key_state pen_keyhash_row(const pen_key_spec *spec, const pen_value *values,
                                              const pen_value *before, uint64_t *hash);
 
+/* True when the two rows' keys, both of which were hashed without `before`, are the same and not
+ * only their hashes. */
+bool pen_keyhash_same(const pen_key_spec *spec, const pen_value *a, const pen_value *b);
+
 #endif

@@ -31,6 +31,8 @@ typedef enum pen_conflict_action {
     PEN_CONFLICT_OVERWRITE
 } pen_conflict_action;
 
+typedef enum pen_apply_form { PEN_APPLY_SETS, PEN_APPLY_ROWS } pen_apply_form;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -61,6 +63,7 @@ typedef struct pen_options {
     pen_ack ack;
     char *capture; /* path, or NULL */
     pen_format_choice format;
+    pen_apply_form apply;
     pen_conflict_action on_conflict;
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;

@@ -103,6 +103,16 @@ bool pen_pgtype_portable(uint32_t type)
     return false;
 }
 
+uint32_t pen_pgtype_array(uint32_t type)
+{
+    for (size_t i = 0; i < PEN_COUNTOF(portable_types); i++) {
+        if (portable_types[i].type == type) {
+            return portable_types[i].array;
+        }
+    }
+    return 0;
+}
+
 bool pen_pgtype_is_interval(uint32_t type)
 {
     return type == PEN_TYPE_INTERVAL || type == PEN_TYPE_INTERVAL_ARRAY;

@@ -19,6 +19,10 @@ enum { PEN_TYPE_INTERVAL = 1186, PEN_TYPE_INTERVAL_ARRAY = 1187 };
  * values is its base type. */
 bool pen_pgtype_portable(uint32_t type);
 
+/* OID of the array type whose elements are of this portable type, which is itself no array; 0:
+ * there is none. */
+uint32_t pen_pgtype_array(uint32_t type);
+
 /* interval and its array: since PostgreSQL 17 a value can be infinite, and the form of that is an
  * ordinary value to an older server, which would take it silently. */
 bool pen_pgtype_is_interval(uint32_t type);

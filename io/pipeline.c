@@ -139,8 +139,8 @@ static void judge(pen_pipeline *p, const item *it, const pen_pgresult *res)
     } else if (it->kind == ITEM_EXECUTE &&
                !is_right_count(it->expected_rows, pen_pgresult_affected(res))) {
         pen_error_set(&p->failure, PEN_ERROR_CONFLICT,
-                      "the statement changed %" PRId64 " rows instead of one",
-                      pen_pgresult_affected(res));
+                      "the statement changed %" PRId64 " rows instead of %" PRId64,
+                      pen_pgresult_affected(res), it->expected_rows > 0 ? it->expected_rows : 1);
         keep_failure(p, it, pen_pgresult_affected(res));
     } else if (it->kind == ITEM_EXECUTE && it->expected_rows == PEN_ROWS_COMMIT &&
                strcmp(pen_pgresult_tag(res), "COMMIT") != 0) {
