@@ -294,6 +294,7 @@ def test_faults(durable, make_pair):
             if rig is not None:
                 sampler.end()
                 rig.close()
+                rig.pair.close()  # a server has only so many slots
             rig = Rig(make_pair, durable, chance.random())
             sampler = Sampler(rig)
             sampler.start()

@@ -577,14 +577,14 @@ def test_a_barrier_that_fails_is_put_off(pair):
     target_lock_timeout(pair, "300ms")
     run = pair.penstock.start()
     pair.wait_streaming(run)
-    confirmed = pair.confirmed_lsn()
     holder = Holder(pair, "LOCK TABLE penstock.durable IN ACCESS EXCLUSIVE MODE")
+    recorded = pair.on_source("SELECT pg_current_wal_insert_lsn()")[0][0]  # what came before may be reported late
     pair.on_source("INSERT INTO t VALUES (2)")
     pair.wait_rows("t", 2, run)
     run.kill(signal.SIGTERM)
     wait_until(lambda: warnings(run, "it is tried again"), 20, "a barrier that failed")
     time.sleep(0.5)
-    assert run.running and pair.confirmed_lsn() == confirmed
+    assert run.running and lsn_number(pair.confirmed_lsn()) <= lsn_number(recorded)
     holder.end()
     run.wait(30, expect=STOPPED)
     assert lsn_number(run.finished()["durable_lsn"]) >= lsn_number(run.finished()["committed_lsn"])

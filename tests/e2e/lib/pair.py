@@ -17,6 +17,7 @@ class Pair:
         self.name = name
         self.role = role  # the target's, with which penstock applies
         self.connections = []
+        self.closed = False
         for cluster in (source, target):
             cluster.sql(f"CREATE DATABASE {name} OWNER owner TEMPLATE template0")
         self.source = self.connect(source)
@@ -31,6 +32,10 @@ class Pair:
         return connection
 
     def close(self):
+        """Takes down what it has on both servers; once more is nothing."""
+        if self.closed:
+            return
+        self.closed = True
         self.penstock.kill_all()
         for connection in self.connections:
             connection.close()
