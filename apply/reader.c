@@ -37,6 +37,7 @@ struct pen_reader {
     int64_t synced_us;        /* when the spool's last barrier was asked for */
     int64_t heard_us;         /* when something last came from the source, or could not be taken */
     bool heard;               /* something has come since then */
+    pen_pgtime source_clock;  /* what the source's clock said when it last sent something, or 0 */
     bool send_now;            /* the source asked for a status */
     bool pending;             /* bytes are queued that the socket did not take */
 };
@@ -113,6 +114,7 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
                              "source: the server ended the stream (is it being shut down?)");
     }
     reader->heard = true;
+    reader->source_clock = event->sent;
     capture(reader, event);
     return true;
 }
@@ -153,7 +155,10 @@ static bool receive_directly(pen_reader *reader, bool *idle, pen_error *err)
         }
         if (event.kind == PEN_EVENT_KEEPALIVE) {
             pen_intake_keepalive(reader->intake, event.wal_end);
-        } else if (!pen_intake_message(reader->intake, event.data, (pen_spool_pos){0}, err)) {
+            continue;
+        }
+        pen_intake_clock(reader->intake, event.sent);
+        if (!pen_intake_message(reader->intake, event.data, (pen_spool_pos){0}, err)) {
             return false;
         }
     }
@@ -204,6 +209,9 @@ static bool take_record(pen_reader *reader, bool *taken, pen_error *err)
     *taken = true;
     switch (record.kind) {
     case PEN_SPOOL_MESSAGE:
+        /* What lies in the spool is late by how long it has lain there, too. */
+        pen_intake_clock(reader->intake,
+                         reader->source_clock != 0 ? reader->source_clock : record.sent);
         return pen_intake_message(reader->intake, record.payload, at, err);
     case PEN_SPOOL_KEEPALIVE:
         pen_intake_keepalive(reader->intake, record.wal_end);
