@@ -641,6 +641,11 @@ void pen_intake_clock(pen_intake *intake, pen_pgtime sent)
     intake->behind.clock = sent;
 }
 
+bool pen_intake_is_behind(const pen_intake *intake)
+{
+    return intake->behind.far;
+}
+
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
 {
     if (intake->assembler.open != NULL ||
