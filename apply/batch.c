@@ -36,6 +36,12 @@ void pen_batch_add(pen_batch *batch, pen_txn *txn)
     batch->bytes += txn->bytes;
 }
 
+bool pen_batch_is_full(const pen_batch *batch, const pen_batch_limits *limits)
+{
+    return batch->txn_count >= limits->transactions || batch->change_count >= limits->rows ||
+           batch->bytes >= limits->bytes;
+}
+
 bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits)
 {
     return batch->txn_count == 0 ||

@@ -35,6 +35,8 @@ void pen_batch_destroy(pen_batch *batch);
 /* Appends `txn`, taking it. */
 void pen_batch_add(pen_batch *batch, pen_txn *txn);
 
+/* True when it has reached one of `limits`. */
+bool pen_batch_is_full(const pen_batch *batch, const pen_batch_limits *limits);
 /* True when `txn` may still go in: an empty batch takes any, a large transaction is alone in its
  * batch. */
 bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits);

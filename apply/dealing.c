@@ -43,6 +43,7 @@ void pen_dealing_reset(pen_dealing *dealing)
     pen_cell_init(&dealing->ended, 0);
     pen_flag_init(&dealing->wants_room);
     pen_cell_init(&dealing->turn, 0);
+    dealing->tells_dry = false;
 }
 
 void pen_dealing_wake(pen_dealing *dealing)
@@ -128,11 +129,26 @@ static bool look(pen_dealing *dealing, unsigned number, uint64_t run, bool wants
     return *txn != NULL || (ended && !wants_turn);
 }
 
+/* How long to sleep at most, when nothing has come: 0 when that is to be told now. `dry_us`: since
+ * when it would count as dry, 0 while that does not matter. */
+static int until_dry(const pen_dealing *dealing, uint64_t run, int64_t *dry_us)
+{
+    if (!has_turn(dealing, run) || !dealing->tells_dry) {
+        return PEN_PARK_FOREVER;
+    }
+    int64_t now_us = pen_now_us();
+    if (*dry_us == 0) {
+        *dry_us = now_us + PEN_DRY_US;
+    }
+    return now_us >= *dry_us ? 0 : (int)((*dry_us - now_us) / 1000) + 1;
+}
+
 pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run, bool wants_txn,
                            bool wants_turn, pen_txn **txn)
 {
     PEN_ASSERT(wants_txn || wants_turn);
     pen_dealt what = PEN_DEALT_OVER;
+    int64_t dry_us = 0;
     *txn = NULL;
     while (!look(dealing, number, run, wants_txn, wants_turn, &what, txn)) {
         pen_parker_prepare(&dealing->parkers[number]);
@@ -140,9 +156,19 @@ pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run, 
             pen_parker_cancel(&dealing->parkers[number]);
             break;
         }
-        (void)pen_parker_park(&dealing->parkers[number], -1, 0, PEN_PARK_FOREVER);
+        int timeout_ms = until_dry(dealing, run, &dry_us);
+        if (timeout_ms == 0) {
+            pen_parker_cancel(&dealing->parkers[number]);
+            return PEN_DEALT_DRY;
+        }
+        (void)pen_parker_park(&dealing->parkers[number], -1, 0, timeout_ms);
     }
     return what;
+}
+
+void pen_dealing_tell_dry(pen_dealing *dealing, bool tell)
+{
+    dealing->tells_dry = tell;
 }
 
 void pen_dealing_pass(pen_dealing *dealing, uint64_t run)

@@ -18,6 +18,9 @@
  *   waiting for the reader. The first one waits for nobody.
  * - A dispatcher goes to sleep while its turn comes, or a transaction, or the end: each is
  * published before the wake, and looked at after the prepare.
+ * - The open batch is held and no transaction comes (apply/handover.h): who holds the baton sleeps
+ *   no longer than until the stream counts as dry, and whoever is given the baton is woken, and
+ *   sees that there is something to be told.
  * - The reader waits for room in a full ring: its dispatcher takes from it without the baton until
  * it has prepared a whole run, and then has the baton or will get it, see above. It raises a flag
  *   and tries once more; whoever takes lowers it afterwards, and wakes. That may have been another
@@ -34,6 +37,9 @@
 #define PEN_DISPATCHERS_MAX 16
 /* Transactions in a run. */
 #define PEN_RUN 32
+/* A stream counts as dry when nothing has come for so long: far longer than a source that has
+ * something to send makes us wait, and little beside how late what is held is already. */
+#define PEN_DRY_US (5 * 1000)
 
 typedef struct pen_dealing {
     /* set before the threads start, then read-only */
@@ -50,6 +56,7 @@ typedef struct pen_dealing {
     pen_flag wants_room; /* raised by the reader: a ring is full */
     /* who holds the baton writes */
     PEN_ALIGNED pen_cell turn; /* number of the run whose transactions may be dispatched */
+    bool tells_dry;            /* whoever has the baton is to be told when the stream is dry */
 } pen_dealing;
 
 /* Main. `dealing` is aligned to a cache line and zeroed. Borrows `reader`, and `stop`, which ends
@@ -79,6 +86,7 @@ void pen_dealing_wake_reader(pen_dealing *dealing);
 typedef enum pen_dealt {
     PEN_DEALT_TXN,  /* a transaction, to be prepared */
     PEN_DEALT_TURN, /* the baton is here */
+    PEN_DEALT_DRY,  /* it has been for PEN_DRY_US, and nothing has come; only when asked for */
     PEN_DEALT_OVER, /* nothing will come, and all that came was taken */
     PEN_DEALT_STOPPED
 } pen_dealt;
@@ -88,6 +96,9 @@ typedef enum pen_dealt {
  * goes before a transaction, and it is never over. At least one of both. */
 PEN_MUST_CHECK pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run,
                                           bool wants_txn, bool wants_turn, pen_txn **txn);
+/* Dispatcher, which holds the baton: whether it, or who gets the baton next, is to be told when the
+ * stream is dry. */
+void pen_dealing_tell_dry(pen_dealing *dealing, bool tell);
 /* Dispatcher, which holds the baton: has dispatched all of `run`; wakes who has the next one. */
 void pen_dealing_pass(pen_dealing *dealing, uint64_t run);
 

@@ -149,6 +149,28 @@ static bool hash_again(pen_dispatcher *d, prepared *it, pen_error *err)
 
 /* With the baton */
 
+/* Lets the workers have `batch`, to which `txn` was added last, unless it is worth the wait for
+ * more: nobody waits for a transaction that was late already when the source sent it, and one large
+ * batch costs far less than many small ones. */
+static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
+{
+    pen_stream *stream = all->stream;
+    bool hold = behind && !pen_batch_is_full(batch, &stream->fill);
+    if (hold) {
+        pen_handover_hold(&stream->handover, batch);
+    } else {
+        pen_handover_offer(&stream->handover, batch);
+    }
+    pen_dealing_tell_dry(&stream->dealing, hold);
+}
+
+/* Nothing comes any more to fill it. */
+static void let_out_held(pen_dispatchers *all)
+{
+    pen_handover_offer_held(&all->stream->handover);
+    pen_dealing_tell_dry(&all->stream->dealing, false);
+}
+
 /* The open batch when `txn` fits in, or else the next one; NULL on a stop. */
 static pen_batch *batch_for(pen_dispatchers *all, const pen_txn *txn)
 {
@@ -183,14 +205,15 @@ static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
         pen_feeding feeding;
         pen_feeding_begin(&feeding, all->stream, all->targets, it->txn);
         pen_former_add(all->former, batch, it->txn, NULL, 0);
-        pen_handover_offer(handover, batch);
+        let_out(all, batch, false);
         return pen_feeding_pass(&feeding, err);
     }
     const pen_txn_keys keys = {.keys = d->keys.keys + it->first_key,
                                .key_count = it->key_count,
                                .changes = d->changes + it->first_change};
+    bool behind = it->txn->behind; /* it is the batch's from the next line on */
     pen_former_add(all->former, batch, it->txn, &keys, pen_handover_committed(handover));
-    pen_handover_offer(handover, batch);
+    let_out(all, batch, behind);
     return true;
 }
 
@@ -252,6 +275,9 @@ static void run(void *arg)
             continue;
         case PEN_DEALT_TURN:
             dispatch_next(d);
+            continue;
+        case PEN_DEALT_DRY:
+            let_out_held(d->all);
             continue;
         case PEN_DEALT_OVER:
             leave(d->all);

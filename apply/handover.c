@@ -67,15 +67,35 @@ static void wake_idle(pen_handover *handover)
 
 void pen_handover_offer(pen_handover *handover, pen_batch *batch)
 {
-    PEN_ASSERT(pen_place_is_empty(&handover->open));
+    PEN_ASSERT(pen_place_is_empty(&handover->open) && handover->held == NULL);
     /* [OPEN-1] release: publishes the batch and all that hangs off it; pairs with the acquire of
      * the exchange that takes it: a worker's, or the dispatcher's own when it takes it back. */
     pen_place_put(&handover->open, batch);
     wake_idle(handover);
 }
 
+void pen_handover_hold(pen_handover *handover, pen_batch *batch)
+{
+    PEN_ASSERT(pen_place_is_empty(&handover->open) && handover->held == NULL);
+    handover->held = batch;
+}
+
+void pen_handover_offer_held(pen_handover *handover)
+{
+    pen_batch *batch = handover->held;
+    if (batch != NULL) {
+        handover->held = NULL;
+        pen_handover_offer(handover, batch);
+    }
+}
+
 pen_batch *pen_handover_take_back(pen_handover *handover)
 {
+    pen_batch *held = handover->held;
+    if (held != NULL) {
+        handover->held = NULL;
+        return held;
+    }
     /* [OPEN-1] acquire: see pen_handover_offer. */
     return pen_place_take(&handover->open);
 }
@@ -98,6 +118,7 @@ bool pen_handover_wait_for_room(pen_handover *handover)
 
 void pen_handover_end(pen_handover *handover)
 {
+    pen_handover_offer_held(handover);
     /* [OFFERED-1] release: the last batch is in the place or gone; pairs with the acquire in
      * pen_handover_take. */
     pen_cell_publish(&handover->offered_all, 1);

@@ -1,8 +1,11 @@
 /* Purpose: how batches change hands: from the dispatcher to whichever worker is idle, and from
  *          worker to worker whose turn it is to commit.
  * Thread:  dispatcher and workers, as each function says; main makes it before they start.
- * Owns:    the batch in the open place, while it is there; borrows the parkers and the stop cell.
+ * Owns:    the open batch, in its place or held; borrows the parkers and the stop cell.
  * Flow:    offered batches in; each out once, to one worker; their numbers as they commit, in turn.
+ *
+ * There is one open batch at a time. The dispatcher offers it, and any worker may take it; or holds
+ * it, and then it is out of the workers' reach and the open place is empty.
  *
  * A wait that could be for ever, and why it is not:
  * - A worker goes to sleep while a batch is offered: it joins the idle set and looks once more; the
@@ -14,6 +17,9 @@
  * - A wake comes for something that is not there any more: a batch taken back, room filled again.
  *   So a parker is prepared before the thread is found in the set or the flag; a wake that came
  *   between these would be lost, and with it the place in the set or the raised flag.
+ * - A batch is held that nobody offers: who holds one asks to be told when the stream is dry, and
+ *   then offers it (apply/dealing.h); the end offers it too. The next batch begins only when it was
+ *   offered and taken, so nobody waits for a batch behind it.
  * - A worker waits for its turn while the batch before commits: [HOLDER-1]. A turn does not pass.
  * - A worker is told to let go while it goes to sleep: what it is told is published before the
  * wake, and looked at after the prepare. It is told a batch's number, so that what comes late, when
@@ -39,6 +45,7 @@ typedef struct pen_handover {
     uint64_t stop_at;
     /* dispatcher writes */
     PEN_ALIGNED pen_place open;
+    pen_batch *held;      /* the open batch while it is not offered; then `open` is empty */
     pen_cell offered_all; /* 1: no batch comes after the one in the open place, if any */
     pen_flag wants_room;  /* raised by the dispatcher: the open batch is full */
     /* workers write */
@@ -73,14 +80,20 @@ void pen_handover_wake_worker(pen_handover *handover, unsigned number);
  * is seen. */
 uint64_t pen_handover_committed(const pen_handover *handover);
 
-/* Dispatcher: lets the workers have `batch` (takes it), and wakes an idle one. The open place is
- * empty: nothing was offered since the last take-back or wait. */
+/* Dispatcher: lets the workers have `batch` (takes it), and wakes an idle one. There is no other
+ * open batch: nothing was offered or held since the last take-back or wait. */
 void pen_handover_offer(pen_handover *handover, pen_batch *batch);
-/* Dispatcher: gives the offered batch back, or NULL when a worker has it or there was none. */
+/* Dispatcher: keeps `batch` (takes it) from the workers until it is taken back or offered. As
+ * above, there is no other open batch. */
+void pen_handover_hold(pen_handover *handover, pen_batch *batch);
+/* Dispatcher: offers the held batch, if any. */
+void pen_handover_offer_held(pen_handover *handover);
+/* Dispatcher: gives the open batch back, held or offered, or NULL when a worker has it or there was
+ * none. */
 pen_batch *pen_handover_take_back(pen_handover *handover);
 /* Dispatcher: waits until a worker has taken what was offered; false when told to stop. */
 PEN_MUST_CHECK bool pen_handover_wait_for_room(pen_handover *handover);
-/* Dispatcher, once: nothing more is offered. */
+/* Dispatcher, once: offers the held batch, if any; nothing more is offered. */
 void pen_handover_end(pen_handover *handover);
 
 /* Worker `number`: waits for a batch and gives it, or NULL when none will come. */

@@ -2,6 +2,7 @@
 
 #include "apply/streamed.h"
 #include "core/assemble.h"
+#include "core/behind.h"
 #include "core/feed.h"
 #include "core/log.h"
 
@@ -33,7 +34,8 @@ struct pen_intake {
     bool feed_ends; /* its Commit has come; what is left of it goes into the feed */
     bool skipping;  /* a large transaction that is on the target already is arriving */
     bool stopped;
-    bool over_budget;     /* one row alone needs more than --memory: said once a transaction */
+    bool over_budget; /* one row alone needs more than --memory: said once a transaction */
+    pen_behind behind;
     uint64_t arrival;     /* messages taken so far */
     pen_lsn skip_lsn;     /* transactions that commit at or before it were here already */
     pen_lsn commit_lsn;   /* of the newest transaction that came whole */
@@ -374,6 +376,7 @@ static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
         pen_txn_release(txn);
         note_idle(intake, end_lsn);
     } else {
+        txn->behind = intake->behind.far;
         intake->waiting = txn;
         intake->received = end_lsn;
     }
@@ -423,6 +426,9 @@ static void look_at_size(pen_intake *intake)
 static bool assemble(pen_intake *intake, const pen_message *msg, size_t bytes, pen_error *err)
 {
     pen_txn *txn = NULL;
+    if (msg->kind == PEN_MESSAGE_BEGIN) {
+        pen_behind_judge(&intake->behind, msg->begin.commit_time);
+    }
     if (!pen_assembler_add(&intake->assembler, msg, bytes, &txn, err)) {
         return pen_error_context(err, "source: the stream cannot be read");
     }
@@ -628,6 +634,16 @@ bool pen_intake_relation(pen_intake *intake, pen_slice bytes, pen_error *err)
     const pen_message_context context = {.arrival = 0};
     return pen_pgoutput_decode(intake->decoder, bytes, &context, &msg, err) ||
            pen_error_context(err, "the spool cannot be read");
+}
+
+void pen_intake_clock(pen_intake *intake, pen_pgtime sent)
+{
+    intake->behind.clock = sent;
+}
+
+bool pen_intake_is_behind(const pen_intake *intake)
+{
+    return intake->behind.far;
 }
 
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)

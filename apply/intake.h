@@ -40,6 +40,11 @@ PEN_MUST_CHECK bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_err
  * PEN_ERROR_FATAL, what the source sent is not what the protocol allows. */
 PEN_MUST_CHECK bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_spool_pos at,
                                        pen_error *err);
+/* The source's clock said `sent` when it sent what was heard last: a transaction that committed
+ * long before, and is only taken in now, is one that the source is behind with. */
+void pen_intake_clock(pen_intake *intake, pen_pgtime sent);
+/* True while the source is far behind with what comes. */
+bool pen_intake_is_behind(const pen_intake *intake);
 /* The source had reached `lsn`. */
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn);
 /* A Relation message that is in force at this place of the spool. */

@@ -1,5 +1,6 @@
 #include "apply/reader.h"
 
+#include "apply/pacing.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 
@@ -37,8 +38,11 @@ struct pen_reader {
     int64_t synced_us;        /* when the spool's last barrier was asked for */
     int64_t heard_us;         /* when something last came from the source, or could not be taken */
     bool heard;               /* something has come since then */
-    bool send_now;            /* the source asked for a status */
-    bool pending;             /* bytes are queued that the socket did not take */
+    bool was_dry;             /* nothing has come for a while: what comes next may be on time */
+    pen_pacing pacing;
+    pen_pgtime source_clock; /* what the source's clock said when it last sent something, or 0 */
+    bool send_now;           /* the source asked for a status */
+    bool pending;            /* bytes are queued that the socket did not take */
 };
 
 pen_reader *pen_reader_create(pen_stream *stream, const pen_reader_parts *parts)
@@ -88,6 +92,15 @@ static void capture(pen_reader *reader, const pen_event *event)
     }
 }
 
+/* While the source is far behind. What goes into the spool is not paced: the same thread reads
+ * that, and would wait too. */
+static void pace(pen_reader *reader)
+{
+    if (reader->spool == NULL && !reader->was_dry && pen_intake_is_behind(reader->intake)) {
+        (void)pen_pacing_pause(&reader->pacing, pen_replication_socket(reader->rep));
+    }
+}
+
 /* Takes the next event off the connection; *received: the socket was looked at already. */
 static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pen_error *err)
 {
@@ -96,6 +109,7 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
     }
     if (event->kind == PEN_EVENT_NOTHING && !*received) {
         *received = true;
+        pace(reader);
         if (!pen_replication_poll(reader->rep, true, event, err)) {
             return false;
         }
@@ -113,6 +127,8 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
                              "source: the server ended the stream (is it being shut down?)");
     }
     reader->heard = true;
+    reader->was_dry = false;
+    reader->source_clock = event->sent;
     capture(reader, event);
     return true;
 }
@@ -153,7 +169,10 @@ static bool receive_directly(pen_reader *reader, bool *idle, pen_error *err)
         }
         if (event.kind == PEN_EVENT_KEEPALIVE) {
             pen_intake_keepalive(reader->intake, event.wal_end);
-        } else if (!pen_intake_message(reader->intake, event.data, (pen_spool_pos){0}, err)) {
+            continue;
+        }
+        pen_intake_clock(reader->intake, event.sent);
+        if (!pen_intake_message(reader->intake, event.data, (pen_spool_pos){0}, err)) {
             return false;
         }
     }
@@ -204,6 +223,9 @@ static bool take_record(pen_reader *reader, bool *taken, pen_error *err)
     *taken = true;
     switch (record.kind) {
     case PEN_SPOOL_MESSAGE:
+        /* What lies in the spool is late by how long it has lain there, too. */
+        pen_intake_clock(reader->intake,
+                         reader->source_clock != 0 ? reader->source_clock : record.sent);
         return pen_intake_message(reader->intake, record.payload, at, err);
     case PEN_SPOOL_KEEPALIVE:
         pen_intake_keepalive(reader->intake, record.wal_end);
@@ -517,12 +539,14 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
         pen_parker_cancel(&stream->reader_parker);
         return ok;
     }
+    int64_t since_us = pen_now_us();
     int happened =
         pen_parker_park(&stream->reader_parker,
                         events == 0 ? -1 : pen_replication_socket(reader->rep), events, timeout_ms);
     if (happened & PEN_PARK_READABLE) {
         reader->heard = true; /* bytes, though maybe no whole message */
     }
+    reader->was_dry |= pen_now_us() - since_us >= PEN_DRY_US;
     return true;
 }
 

@@ -20,6 +20,8 @@
  *   is one open batch at a time, and the worker that holds the earliest one waits for nobody.
  * - A dispatcher waits for a full open batch to be taken; a worker takes it as soon as it has
  *   committed what it holds. The other dispatchers wait for the baton, and it has that.
+ * - A batch is held to be filled and nothing comes, maybe because the reader waits for memory that
+ *   this batch has: when the stream has been dry for some milliseconds it is offered as it is.
  * - A batch waits on the target for a lock of a later one, by way of somebody's request perhaps:
  *   the watchdog (apply/watchdog.h) tells the later one to let go.
  * - The reader waits for memory only while transactions that will give memory back are under way:
@@ -65,7 +67,8 @@ typedef struct pen_stream {
     pen_resume resume;
     pen_format format;
     pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
-    pen_batch_limits limits;
+    pen_batch_limits limits; /* of a batch */
+    pen_batch_limits fill;   /* up to where one waits for more while the source is far behind */
     int status_interval_ms;
     int silence_limit_ms; /* the reader's: a source that is silent for longer is lost */
     struct pen_worker **workers;

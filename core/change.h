@@ -101,6 +101,7 @@ typedef struct pen_txn {
     uint64_t change_count;
     uint64_t bytes;        /* received for it, payload */
     struct pen_feed *feed; /* one reference on it; NULL when the transaction is complete */
+    bool behind; /* reader: the source was far behind with it, so its batch may wait for more */
 } pen_txn;
 
 /* Gives back its feed, if it has one, every segment of `txn`, and with the last of them `txn`

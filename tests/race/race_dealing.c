@@ -48,6 +48,8 @@ static int delay(void)
 
 #include "apply/dealing.c"
 
+#undef pen_cell_publish
+
 #define TXNS             3000
 #define WATCHDOG_SECONDS 100
 
@@ -63,6 +65,7 @@ typedef struct dispatcher {
     pen_thread thread;
     uint64_t runs;
     uint64_t ahead; /* taken without the baton */
+    uint64_t dry;   /* told so */
 } dispatcher;
 
 /* Nothing from here on is atomic but what says so: the dealing alone orders it. */
@@ -76,7 +79,8 @@ static source mode;
 static uint64_t total; /* transactions of this run */
 static uint64_t run_seed;
 static uint64_t dispatched; /* who holds the baton */
-static pen_cell shown;      /* the same, for the quiet reader */
+static uint64_t held;       /* the same: the newest of them are held, so many */
+static pen_cell shown;      /* those that are not held, for the quiet reader */
 static pen_counter wrong;
 static uint64_t full; /* the reader waited for room */
 
@@ -130,6 +134,20 @@ static void dispatch(const pen_txn *txn)
     }
     delay();
     dispatched = txn->commit_lsn;
+    /* Now and then, and always when the baton goes on. */
+    bool hold = next_random() % 64 == 0 || dispatched % PEN_RUN == 0;
+    held = hold ? held + 1 : 0;
+    pen_dealing_tell_dry(&dealing, hold);
+    if (!hold) {
+        pen_cell_publish(&shown, dispatched);
+    }
+}
+
+/* The stream is dry, or at its end: what is held is let out. */
+static void let_out(void)
+{
+    held = 0;
+    pen_dealing_tell_dry(&dealing, false);
     pen_cell_publish(&shown, dispatched);
 }
 
@@ -153,6 +171,14 @@ static void work(void *arg)
                 complain("left behind", ahead[first]->commit_lsn);
             }
             return;
+        }
+        if (what == PEN_DEALT_DRY) {
+            if (held == 0 || waiting > 0) {
+                complain("the last one, when it is told without need that it is dry", dispatched);
+            }
+            self->dry++;
+            let_out();
+            continue;
         }
         if (what == PEN_DEALT_TXN) {
             if (count == 0) {
@@ -201,6 +227,7 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
     total = length;
     run_seed = seed;
     dispatched = 0;
+    held = 0;
     full = 0;
     memset(taken, 0, sizeof(taken));
     memset(dispatchers, 0, sizeof(dispatchers));
@@ -224,18 +251,23 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
     pen_thread_join(&thread);
     uint64_t runs = 0;
     uint64_t ahead = 0;
+    uint64_t dry = 0;
     for (unsigned i = 0; i < count; i++) {
         pen_thread_join(&dispatchers[i].thread);
         runs += dispatchers[i].runs;
         ahead += dispatchers[i].ahead;
+        dry += dispatchers[i].dry;
     }
     check();
     pen_dealing_deinit(&dealing);
     pen_parker_deinit(&reader);
     if (total == TXNS) {
         printf("%d, %u dispatchers, rings of %zu: %lu runs, %lu ahead of their turn, %lu waits for "
-               "room\n",
-               (int)which, count, capacity, runs, ahead, full);
+               "room, %lu times dry\n",
+               (int)which, count, capacity, runs, ahead, full, dry);
+        if (which == SOURCE_QUIET && dry == 0) {
+            complain("and nobody was ever told that it is dry", total);
+        }
     }
     return pen_counter_get(&wrong) == 0 && dispatched > 0;
 fail:

@@ -59,6 +59,7 @@ static int delay(void)
 typedef enum source {
     SOURCE_BUSY,   /* batches fill while workers are busy */
     SOURCE_QUIET,  /* a batch a transaction, and nothing more until somebody has taken it */
+    SOURCE_BEHIND, /* batches are held to be filled, mostly, until now and then it is dry */
     SOURCE_ABORTED /* everybody is told to stop half-way */
 } source;
 
@@ -87,6 +88,7 @@ static uint64_t newest;           /* batch number, written at the commit */
 static pen_cell taken[TXNS + 2];  /* by batch number */
 static pen_counter wrong;
 static uint64_t rooms; /* the dispatcher waited for */
+static uint64_t holds; /* transactions after which the batch was held */
 static pen_cell over;  /* 1: the watchdog ends */
 
 static void complain(const char *what, uint64_t number)
@@ -110,6 +112,24 @@ static pen_txn *make_txn(pen_lsn commit_lsn)
                           .change_count = 1,
                           .bytes = 1};
     return &head->txn;
+}
+
+/* As apply/dispatcher.c does it: late transactions and others, and a stream that is dry at times.
+ */
+static void let_out(pen_batch *batch)
+{
+    uint64_t draw = next_random() >> 20;
+    bool behind = mode == SOURCE_BEHIND || (mode == SOURCE_ABORTED && draw % 2 == 0);
+    if (!behind || draw / 2 % 8 == 0 || batch->txn_count == limits.transactions) {
+        pen_handover_offer(&handover, batch);
+        return;
+    }
+    holds++;
+    pen_handover_hold(&handover, batch);
+    if (draw / 16 % 8 == 0) {
+        delay();
+        pen_handover_offer_held(&handover);
+    }
 }
 
 /* As apply/dispatcher.c does it. */
@@ -137,7 +157,7 @@ static void dispatch_all(void *arg)
             complain("said to be committed, and is not", committed);
         }
         pen_batch_add(batch, txn);
-        pen_handover_offer(&handover, batch);
+        let_out(batch);
         if (mode == SOURCE_QUIET && !pen_handover_wait_for_room(&handover)) {
             complain("stopped, and nobody said so", lsn);
         }
@@ -225,6 +245,7 @@ static bool set_up(pen_error *err)
     memset(workers, 0, sizeof(workers));
     newest = 0;
     rooms = 0;
+    holds = 0;
     for (size_t i = 0; i < PEN_COUNTOF(taken); i++) {
         pen_cell_init(&taken[i], 0);
     }
@@ -309,11 +330,13 @@ static bool run(source which, unsigned count, uint64_t seed)
     }
     pen_parker_deinit(&dispatcher);
     check();
-    printf("%s, %u workers: %lu batches, %lu waits for a turn, %lu let go, %lu for room\n",
-           which == SOURCE_BUSY    ? "busy"
-           : which == SOURCE_QUIET ? "quiet"
-                                   : "aborted",
-           count, newest, waits, let_go, rooms);
+    printf(
+        "%s, %u workers: %lu batches, %lu waits for a turn, %lu let go, %lu for room, %lu held\n",
+        which == SOURCE_BUSY     ? "busy"
+        : which == SOURCE_QUIET  ? "quiet"
+        : which == SOURCE_BEHIND ? "behind"
+                                 : "aborted",
+        count, newest, waits, let_go, rooms, holds);
     return pen_counter_get(&wrong) == 0 && newest > 1;
 fail:
     fprintf(stderr, "%s\n", err.text);
@@ -337,6 +360,7 @@ int main(void)
     for (size_t i = 0; i < PEN_COUNTOF(counts); i++) {
         right = run(SOURCE_BUSY, counts[i], 20 + i) && right;
         right = run(SOURCE_QUIET, counts[i], 40 + i) && right;
+        right = run(SOURCE_BEHIND, counts[i], 50 + i) && right;
     }
     for (uint64_t round = 0; round < 20; round++) {
         right = run(SOURCE_ABORTED, counts[round % PEN_COUNTOF(counts)], 60 + round) && right;

@@ -92,3 +92,25 @@ Test(batch, each_limit_counts)
     pen_txn_release(txn);
     pen_batch_destroy(batch);
 }
+
+Test(batch, is_full_at_any_of_its_limits)
+{
+    const pen_batch_limits limits = {.rows = 10, .bytes = 100, .transactions = 3};
+    pen_batch *batch = pen_batch_create(1, PEN_LSN_NONE);
+    cr_assert_not(pen_batch_is_full(batch, &limits));
+    pen_batch_add(batch, make_txn(10, 4, 50));
+    pen_batch_add(batch, make_txn(20, 5, 49));
+    cr_assert_not(pen_batch_is_full(batch, &limits));
+    pen_batch_add(batch, make_txn(30, 0, 0));
+    cr_assert(pen_batch_is_full(batch, &limits));
+    pen_batch_destroy(batch);
+    batch = pen_batch_create(2, 30);
+    pen_batch_add(batch, make_txn(40, 10, 0));
+    cr_assert(pen_batch_is_full(batch, &limits));
+    pen_batch_destroy(batch);
+    batch = pen_batch_create(3, 40);
+    pen_batch_add(batch, make_txn(50, 1, 100));
+    cr_assert(pen_batch_is_full(batch, &limits));
+    pen_batch_destroy(batch);
+    pen_arena_deinit(&arena);
+}

@@ -181,6 +181,23 @@ static void other_falls_asleep(void)
     pen_idle_add(&handover.idle, 1);
 }
 
+static void hold_next(void)
+{
+    pen_handover_hold(&handover, &batches[next_offered++]);
+}
+
+static void offer_held(void)
+{
+    pen_handover_offer_held(&handover);
+}
+
+/* Holds what it takes back, or the next one. */
+static void hold_what_is_open(void)
+{
+    take_back();
+    hold_next();
+}
+
 static void end(void)
 {
     pen_handover_end(&handover);
@@ -239,6 +256,48 @@ Test(handover, a_batch_after_one_that_the_other_took_is_taken)
     void (*const script[])(void) = {offer_next, other_takes, offer_when_empty};
     set_events(3, script);
     check_take(false);
+}
+
+Test(handover, a_batch_that_was_held_at_any_moment_is_taken)
+{
+    void (*const script[])(void) = {hold_next, offer_held};
+    set_events(2, script);
+    check_take(false);
+    set_events(2, script);
+    check_take(true);
+    /* Offered first, and taken back to be held; or a worker is faster. */
+    void (*const offered[])(void) = {offer_next, hold_what_is_open, offer_held};
+    set_events(3, offered);
+    check_take(false);
+    set_events(3, offered);
+    check_take(true);
+    void (*const ended[])(void) = {hold_next, end};
+    set_events(2, ended);
+    check_take(false);
+}
+
+Test(handover, a_held_batch_is_out_of_reach)
+{
+    begin();
+    playing = true;
+    pen_handover_offer_held(&handover); /* there is none */
+    cr_assert_null(pen_handover_take_back(&handover));
+    pen_handover_hold(&handover, &batches[1]);
+    cr_assert(pen_place_is_empty(&handover.open));
+    cr_assert_eq(pen_handover_take_back(&handover), &batches[1]);
+    cr_assert_null(pen_handover_take_back(&handover));
+    pen_handover_hold(&handover, &batches[1]);
+    pen_handover_offer_held(&handover);
+    cr_assert_eq(pen_handover_take(&handover, 0), &batches[1]);
+    pen_handover_hold(&handover, &batches[2]);
+    pen_handover_end(&handover);
+    cr_assert_eq(pen_handover_take(&handover, 1), &batches[2]);
+    cr_assert_null(pen_handover_take(&handover, 0));
+    /* After a stop nobody takes it. */
+    pen_handover_hold(&handover, &batches[3]);
+    cr_assert_eq(pen_handover_leftover(&handover), &batches[3]);
+    cr_assert_null(pen_handover_leftover(&handover));
+    playing = false;
 }
 
 Test(handover, the_batch_after_ours_finds_the_other)
