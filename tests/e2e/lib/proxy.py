@@ -107,7 +107,7 @@ class Proxy:
             except OSError:
                 return
             if self.refusing:
-                reset(client)
+                self.turn_away(client)
                 continue
             try:
                 server = socket.create_connection(self.to, timeout=10)
@@ -118,6 +118,9 @@ class Proxy:
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.links = [link for link in self.links if not link.over] + [Link(self, client, server)]
+
+    def turn_away(self, client):
+        reset(client)
 
     def live(self):
         return [link for link in self.links if not link.over]
