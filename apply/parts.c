@@ -34,6 +34,14 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
         .names_only = durable,
     };
     if (!pen_session_open(&session, conn, err)) {
+        if (strcmp(err->sqlstate, "53300") == 0) {
+            char advice[160];
+            /* One for each worker, one for the catalog, one for control. */
+            snprintf(advice, sizeof(advice),
+                     "%u sessions are wanted there: make room for them, or give fewer --workers",
+                     stream->worker_count + 2);
+            pen_error_advise(err, advice);
+        }
         return false;
     }
     if (!pen_claim_session(*conn, stream->resume.owner, err)) {

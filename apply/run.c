@@ -233,6 +233,27 @@ static bool may_pass(pen_run *run, const pen_error *err)
     return err->kind == PEN_ERROR_RETRY && run->refusals < REFUSALS_MOST;
 }
 
+/* Whether to try again: at a start not where the operator may have mistyped something. */
+static bool may_try_again(pen_run *run, const pen_error *err)
+{
+    return may_pass(run, err) && (run->began || err->was_there);
+}
+
+/* The stop by a signal did not come to its end. Of what was in flight nothing is on the target that
+ * the progress row does not say, so this is as resumable as a stop in order; only what cannot pass
+ * by itself is a failure all the same. */
+static bool end_by_signal(pen_run *run, pen_stop_reason *reason, pen_error *err)
+{
+    pen_error reader_err = {0};
+    if (!end_reader(run, &reader_err) && reader_err.kind != PEN_ERROR_RETRY) {
+        *err = reader_err;
+        *reason = PEN_REASON_FAILED;
+        return false;
+    }
+    *reason = PEN_REASON_SIGNAL;
+    return true;
+}
+
 /* Runs the stream, and again where a lost connection ended it. */
 static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
 {
@@ -245,19 +266,24 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
             (void)!end_reader(run, &ignored);
             return true;
         }
-        bool again = run->began && run->signals == 0 && may_pass(run, err);
-        if (!again) {
+        if (!may_try_again(run, err)) {
             (void)!end_reader(run, &ignored);
             return false;
+        }
+        if (run->signals > 0) {
+            pen_log(PEN_LOG_WARN,
+                    "%s; this cut the stop short: what was in flight is not finished, and comes "
+                    "again when the same command is run again, nothing is lost",
+                    err->text);
+            return end_by_signal(run, reason, err);
         }
         if (pen_now_us() - since_us > RETRY_CALM_US) {
             retry_ms = RETRY_FIRST_MS;
         }
         pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
-        run->recoveries++;
+        run->recoveries += run->began;
         if (!wait_before_retry(run, retry_ms)) {
-            *reason = PEN_REASON_SIGNAL;
-            return end_reader(run, err);
+            return end_by_signal(run, reason, err);
         }
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
         if (!look_after_reader(run, err)) {

@@ -22,6 +22,7 @@ typedef struct pen_error {
     int sys_errno;    /* 0 where no system call failed */
     char sqlstate[6]; /* "" where no server said it */
     pen_lsn lsn;      /* commit LSN of the transaction concerned, or PEN_LSN_NONE */
+    bool was_there;   /* PEN_ERROR_RETRY: from a server that had let us in, or says that it will */
     char text[2048];  /* what happened, to what, and what to do next; never a credential */
 } pen_error;
 

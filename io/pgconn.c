@@ -77,12 +77,27 @@ bool pen_sqlstate_passes(const char *sqlstate)
     return has_class(sqlstate, "53");
 }
 
+/* A server that will let us in later says so: it starts up or recovers (57P03), shuts down (57P01,
+ * 57P02), has no connection left (53300), or another session still has the slot (55006). */
+static bool says_later(const char *sqlstate)
+{
+    static const char *const later[] = {"57P01", "57P02", "57P03", "53300", "55006"};
+    for (size_t i = 0; i < PEN_COUNTOF(later); i++) {
+        if (strcmp(sqlstate, later[i]) == 0) {
+            return true;
+        }
+    }
+    return has_class(sqlstate, "08");
+}
+
 bool pen_pgconn_error(const pen_pgconn *conn, const char *what, pen_error *err)
 {
     char words[1024];
     one_line(PQerrorMessage(conn->pg), words, sizeof(words));
-    return pen_error_set(err, PEN_ERROR_RETRY, "%s: cannot %s: %s", conn->side, what,
-                         words[0] == '\0' ? "the connection was lost" : words);
+    pen_error_set(err, PEN_ERROR_RETRY, "%s: cannot %s: %s", conn->side, what,
+                  words[0] == '\0' ? "the connection was lost" : words);
+    err->was_there = true;
+    return false;
 }
 
 bool pen_pgresult_error(const pen_pgresult *result, const char *what, pen_error *err)
@@ -103,6 +118,7 @@ bool pen_pgresult_error(const pen_pgresult *result, const char *what, pen_error 
                   "cannot %s: %s%s%s%s%s", what, words, more_line,
                   sqlstate != NULL ? " (SQLSTATE " : "", sqlstate != NULL ? sqlstate : "",
                   sqlstate != NULL ? ")" : "");
+    err->was_there = sqlstate == NULL || says_later(sqlstate);
     if (sqlstate != NULL) {
         snprintf(err->sqlstate, sizeof(err->sqlstate), "%s", sqlstate);
     }
@@ -154,7 +170,7 @@ static void ignore_notice(void *arg, const PGresult *res)
 
 /* Asks once more to learn the SQLSTATE with which a server refuses the connection: libpq gives it
  * only as a part of its words, and only where that was asked for before the answer came. Leaves ""
- * where there is none. */
+ * where there is none, and says "cannot connect now" where the server lets us in by now. */
 static void ask_sqlstate(const char *const *keywords, const char *const *values, char sqlstate[6])
 {
     int64_t deadline_us = pen_now_us() + ASK_WITHIN_US;
@@ -174,6 +190,11 @@ static void ask_sqlstate(const char *const *keywords, const char *const *values,
         }
         wanted = PQconnectPoll(pg);
     }
+    if (pg != NULL && wanted == PGRES_POLLING_OK && PQstatus(pg) == CONNECTION_OK) {
+        memcpy(sqlstate, "57P03", 6);
+        PQfinish(pg);
+        return;
+    }
     /* "… FATAL:  3D000", whatever the language of the first word. */
     char words[1024];
     one_line(pg == NULL ? "" : PQerrorMessage(pg), words, sizeof(words));
@@ -185,12 +206,39 @@ static void ask_sqlstate(const char *const *keywords, const char *const *values,
     PQfinish(pg);
 }
 
+static bool has_any(const char *words, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strstr(words, list[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Neon's proxy says nearly everything under XX000, so there the words tell. */
+static bool proxy_refuses(const char *words)
+{
+    static const char *const final[] = {"password authentication failed", "is not allowed",
+                                        "endpoint could not be found", "endpoint cannot be found",
+                                        "is disabled"};
+    return has_any(words, final, PEN_COUNTOF(final));
+}
+
+static bool proxy_says_later(const char *words)
+{
+    static const char *const later[] = {"connect to compute node", "Control plane request failed",
+                                        "temporarily unavailable", "Too many connections"};
+    return has_any(words, later, PEN_COUNTOF(later));
+}
+
 /* Refusals that stay until somebody changes something on the server: class 28 is who we are, 3D
  * which database, 42 what we may, 55000 a database that lets nobody in. */
-static bool is_final(const char *sqlstate)
+static bool is_final(const char *sqlstate, const char *words)
 {
     return has_class(sqlstate, "28") || has_class(sqlstate, "3D") || has_class(sqlstate, "42") ||
-           strcmp(sqlstate, "55000") == 0;
+           strcmp(sqlstate, "55000") == 0 ||
+           (strcmp(sqlstate, "XX000") == 0 && proxy_refuses(words));
 }
 
 /* Why the connection could not be made. libpq repeats parts of the string, and of one whose
@@ -214,12 +262,20 @@ static void explain_refusal(const pen_pgconn *conn, const pen_pgconn_options *op
         /* libpq did not even try: the string itself is wrong. */
         pen_error_set(err, PEN_ERROR_CONFIG, "--%s cannot be used: %s", side, words);
     } else {
-        pen_error_set(err, PEN_ERROR_RETRY,
-                      "%s: cannot connect: %s; check --%s, and that the server is up and lets this "
-                      "user in",
-                      side, words, side);
-        ask_sqlstate(keywords, values, err->sqlstate);
-        err->kind = is_final(err->sqlstate) ? PEN_ERROR_FATAL : PEN_ERROR_RETRY;
+        char sqlstate[6];
+        ask_sqlstate(keywords, values, sqlstate);
+        bool later =
+            says_later(sqlstate) || (strcmp(sqlstate, "XX000") == 0 && proxy_says_later(words));
+        pen_error_set(err, is_final(sqlstate, words) ? PEN_ERROR_FATAL : PEN_ERROR_RETRY,
+                      "%s: cannot connect: %s", side, words);
+        if (!later) {
+            char advice[128];
+            snprintf(advice, sizeof(advice),
+                     "check --%s, and that the server is up and lets this user in", side);
+            pen_error_advise(err, advice);
+        }
+        memcpy(err->sqlstate, sqlstate, sizeof(sqlstate));
+        err->was_there = later;
     }
 }
 

@@ -116,7 +116,8 @@ class Rig:
         options = {"memory": "16MB", "batch_rows": 300} if self.chance.random() < 0.5 else {}
         run = self.pair.penstock.start(*extra, workers=self.chance.choice((1, 3, 6)), **options, **changed)
         self.process = run
-        # What is lost while it begins for the first time is told to the operator, who looks on then.
+        # A connection that is refused or cut before the server has said a word ends a start: that may be a mistyped
+        # port. So the next fault comes when it has begun.
         wait_until(lambda: "workers, checkpoints by" in run.stderr or not run.running, 30, "the stream to begin")
         assert run.running, run.stderr[-3000:]
 

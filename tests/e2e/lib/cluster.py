@@ -113,7 +113,7 @@ class Cluster:
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{done.stdout}")
 
-    def start(self):
+    def start(self, wait=True):
         settings = self.settings | {"port": str(self.port)}
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with open(self.log, "ab") as log:
@@ -122,6 +122,8 @@ class Cluster:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=die_with_parent, **self.as_user,
             )
+        if not wait:
+            return
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -39,6 +39,8 @@ class Link:
         self.proxy = proxy
         self.sockets = (client, server)
         self.silent = threading.Event()  # reads on, and passes nothing on
+        self.swallow = None  # the same for one direction: whether that to the client
+        self.swallowed = 0
         self.cut_after = None  # bytes to the client, then a reset in the middle of them
         self.lock = threading.Lock()
         self.over = False
@@ -58,6 +60,9 @@ class Link:
                 if self.proxy.bytes_per_second:
                     time.sleep(len(data) / self.proxy.bytes_per_second)
                 if self.silent.is_set():
+                    continue
+                if self.swallow is to_client:
+                    self.swallowed += len(data)
                     continue
                 if to_client and self.cut_after is not None:
                     self.cut_after -= len(data)
@@ -107,7 +112,7 @@ class Proxy:
             except OSError:
                 return
             if self.refusing:
-                reset(client)
+                self.turn_away(client)
                 continue
             try:
                 server = socket.create_connection(self.to, timeout=10)
@@ -118,6 +123,9 @@ class Proxy:
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.links = [link for link in self.links if not link.over] + [Link(self, client, server)]
+
+    def turn_away(self, client):
+        reset(client)
 
     def live(self):
         return [link for link in self.links if not link.over]
