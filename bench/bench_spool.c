@@ -1,13 +1,12 @@
-#include "bench/bench_spool.h"
-
+/* The spool by itself: appending with and without syncs, and reading back. */
+#include "bench/bench.h"
 #include "io/spool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-enum { SMALL = 60, LARGE = 8192, SMALL_COUNT = 4000000, LARGE_COUNT = 60000, SYNC_US = 100000 };
+enum { SMALL = 60, LARGE = 8192, SMALL_COUNT = 1000000, LARGE_COUNT = 20000, SYNC_US = 100000 };
 
 /* How the stream's spool is opened, or near to it. */
 enum { SEGMENT = 64 * 1024 * 1024, BUFFER = 1024 * 1024, BUFFERS = 4 };
@@ -20,24 +19,14 @@ typedef struct run {
     size_t count;
 } run;
 
-static void check(bool ok, const pen_error *err)
-{
-    if (!ok) {
-        fprintf(stderr, "penstock-bench: %s\n", err->text);
-        exit(EXIT_FAILURE);
-    }
-}
-
-static void start(run *it, bool use_uring, bool durable, size_t len)
+static void start(run *it, double share, bool use_uring, bool durable, size_t len)
 {
     pen_error err;
     bool found;
-    const char *folder = getenv("TMPDIR");
-    snprintf(it->dir, sizeof(it->dir), "%s/penstock-bench-spool-%ld",
-             folder == NULL ? "/tmp" : folder, (long)getpid());
+    bench_path(it->dir, sizeof(it->dir), "spool");
     it->len = len;
-    it->count = len == SMALL ? SMALL_COUNT : LARGE_COUNT;
-    check(pen_parker_init(&it->parker, &err), &err);
+    it->count = bench_count(len == SMALL ? SMALL_COUNT : LARGE_COUNT, share);
+    bench_check(pen_parker_init(&it->parker, &err), &err);
     const pen_spool_options options = {.dir = it->dir,
                                        .name = "bench",
                                        .header = {.kind = PEN_SPOOL_STREAM},
@@ -47,7 +36,7 @@ static void start(run *it, bool use_uring, bool durable, size_t len)
                                        .buffer_size = BUFFER,
                                        .buffer_count = BUFFERS,
                                        .parker = &it->parker};
-    check(pen_spool_open(&options, &it->spool, &found, &err), &err);
+    bench_check(pen_spool_open(&options, &it->spool, &found, &err), &err);
 }
 
 static void end(run *it)
@@ -63,7 +52,7 @@ static void wait_for(run *it, bool all)
     pen_error err;
     for (;;) {
         pen_parker_prepare(&it->parker);
-        check(pen_spool_poll(it->spool, &err), &err);
+        bench_check(pen_spool_poll(it->spool, &err), &err);
         if (all ? !pen_spool_pos_before(pen_spool_synced(it->spool), pen_spool_end(it->spool))
                 : pen_spool_has_room(it->spool)) {
             pen_parker_cancel(&it->parker);
@@ -79,12 +68,12 @@ static double append_all(run *it, bool durable)
     static uint8_t payload[LARGE];
     pen_error err;
     pen_spool_record record = {.kind = PEN_SPOOL_MESSAGE, .payload = {payload, it->len}};
-    int64_t started_us = pen_now_us();
-    int64_t synced_us = started_us;
+    double started = bench_wall_ns();
+    int64_t synced_us = pen_now_us();
     for (size_t i = 1; i <= it->count; i++) {
         bool made = true;
         if (pen_spool_wants_segment(it->spool)) {
-            check(pen_spool_begin_segment(it->spool, i, &made, &err), &err);
+            bench_check(pen_spool_begin_segment(it->spool, i, &made, &err), &err);
         }
         if (!made) {
             fprintf(stderr, "penstock-bench: the disk is full\n");
@@ -97,7 +86,7 @@ static double append_all(run *it, bool durable)
         }
         /* The reader looks at its clock once for what one read of the socket brought. */
         if (i % 64 == 0) {
-            check(pen_spool_poll(it->spool, &err), &err);
+            bench_check(pen_spool_poll(it->spool, &err), &err);
             int64_t now_us = durable ? pen_now_us() : synced_us;
             if (now_us - synced_us >= SYNC_US) {
                 synced_us = now_us;
@@ -110,7 +99,7 @@ static double append_all(run *it, bool durable)
         pen_spool_sync(it->spool);
         wait_for(it, true);
     }
-    return (double)(pen_now_us() - started_us + 1) / 1e6;
+    return (bench_wall_ns() - started) / 1e9;
 }
 
 static double rate(const run *it, double seconds)
@@ -119,97 +108,99 @@ static double rate(const run *it, double seconds)
     return it->len == SMALL ? count / seconds : count * (double)it->len / 1e6 / seconds;
 }
 
-static double run_append(bool use_uring, bool durable, size_t len)
+static bool run_append(double share, bool use_uring, bool durable, size_t len, double *values)
 {
     run it;
-    start(&it, use_uring, durable, len);
+    start(&it, share, use_uring, durable, len);
     double seconds = append_all(&it, durable);
     end(&it);
-    return rate(&it, seconds);
+    values[0] = rate(&it, seconds);
+    return true;
 }
 
-static double run_read(bool use_uring, size_t len)
+static bool run_read(double share, bool use_uring, size_t len, double *values)
 {
     run it;
     pen_error err;
     pen_spool_record record;
     pen_spool_pos at;
-    start(&it, use_uring, false, len);
+    start(&it, share, use_uring, false, len);
     (void)append_all(&it, false);
     pen_spool_cursor *cursor = pen_spool_cursor_create(it.spool, pen_spool_first(it.spool));
-    int64_t started_us = pen_now_us();
+    double started = bench_wall_ns();
     size_t read = 0;
     pen_spool_read result;
     while ((result = pen_spool_cursor_next(cursor, &record, &at, &err)) == PEN_SPOOL_READ_RECORD) {
         read++;
     }
-    double seconds = (double)(pen_now_us() - started_us + 1) / 1e6;
-    check(result == PEN_SPOOL_READ_NOTHING, &err);
+    double seconds = (bench_wall_ns() - started) / 1e9;
+    bench_check(result == PEN_SPOOL_READ_NOTHING, &err);
     if (read != it.count) {
         fprintf(stderr, "penstock-bench: %zu of %zu records came back\n", read, it.count);
         exit(EXIT_FAILURE);
     }
     pen_spool_cursor_destroy(cursor);
     end(&it);
-    return rate(&it, seconds);
+    values[0] = rate(&it, seconds);
+    return true;
 }
 
-double bench_spool_append_60(void)
+bool bench_spool_append_60(double share, double *values)
 {
-    return run_append(true, false, SMALL);
+    return run_append(share, true, false, SMALL, values);
 }
 
-double bench_spool_append_8k(void)
+bool bench_spool_append_8k(double share, double *values)
 {
-    return run_append(true, false, LARGE);
+    return run_append(share, true, false, LARGE, values);
 }
 
-double bench_spool_durable_60(void)
+bool bench_spool_durable_60(double share, double *values)
 {
-    return run_append(true, true, SMALL);
+    return run_append(share, true, true, SMALL, values);
 }
 
-double bench_spool_durable_8k(void)
+bool bench_spool_durable_8k(double share, double *values)
 {
-    return run_append(true, true, LARGE);
+    return run_append(share, true, true, LARGE, values);
 }
 
-double bench_spool_read_60(void)
+bool bench_spool_read_60(double share, double *values)
 {
-    return run_read(true, SMALL);
+    return run_read(share, true, SMALL, values);
 }
 
-double bench_spool_read_8k(void)
+bool bench_spool_read_8k(double share, double *values)
 {
-    return run_read(true, LARGE);
+    return run_read(share, true, LARGE, values);
 }
 
-double bench_thread_append_60(void)
+bool bench_thread_append_60(double share, double *values)
 {
-    return run_append(false, false, SMALL);
+    return run_append(share, false, false, SMALL, values);
 }
 
-double bench_thread_append_8k(void)
+bool bench_thread_append_8k(double share, double *values)
 {
-    return run_append(false, false, LARGE);
+    return run_append(share, false, false, LARGE, values);
 }
 
-double bench_thread_durable_60(void)
+bool bench_thread_durable_60(double share, double *values)
 {
-    return run_append(false, true, SMALL);
+    return run_append(share, false, true, SMALL, values);
 }
 
-double bench_thread_durable_8k(void)
+bool bench_thread_durable_8k(double share, double *values)
 {
-    return run_append(false, true, LARGE);
+    return run_append(share, false, true, LARGE, values);
 }
 
-double bench_thread_read_60(void)
+bool bench_thread_read_60(double share, double *values)
 {
-    return run_read(false, SMALL);
+    return run_read(share, false, SMALL, values);
 }
 
-double bench_thread_read_8k(void)
+bool bench_thread_read_8k(double share, double *values)
 {
-    return run_read(false, LARGE);
+    return run_read(share, false, LARGE, values);
 }

@@ -26,7 +26,8 @@ typedef struct flag_use {
 typedef struct flag_list {
     flag_use *uses;
     size_t count;
-    bool help; /* --help itself was there: nothing else matters */
+    bool help;        /* --help itself was there: nothing else matters */
+    const char *file; /* the argument that is no flag, into the copy of argv */
 } flag_list;
 
 void pen_option_set_origin(pen_options *options, int row, const char *origin)
@@ -64,6 +65,7 @@ void pen_options_deinit(pen_options *options)
             free(list->items);
         }
     }
+    free(options->file);
     void *memory = options->origins;
     origin_table *table = memory;
     for (int row = 0; table != NULL && row < PEN_OPTION_ROWS; row++) {
@@ -120,8 +122,19 @@ static bool refuse_unknown(const char *arg, size_t len, pen_error *err)
         pen_option_quote(name, quoted), pen_option_nearest(name + strspn(name, "-")));
 }
 
+static bool refuse_others(int row, pen_option_user user, pen_error *err)
+{
+    static const char *const names[] = {
+        [PEN_FOR_STREAM] = "stream", [PEN_FOR_SIMULATE] = "simulate"};
+    return pen_error_set(err, PEN_ERROR_CONFIG,
+                         "--%s is a flag of \"penstock %s\", not of \"penstock %s\": leave it "
+                         "out; --help lists those of a command",
+                         pen_option_rows[row].flag, names[user == PEN_FOR_STREAM], names[user]);
+}
+
 /* Reads the flag at argv[*at] and, if it takes one, its value; moves *at to its last argument. */
-static bool read_flag(int argc, char **argv, int *at, flag_use *use, pen_error *err)
+static bool read_flag(pen_option_user user, int argc, char **argv, int *at, flag_use *use,
+                      pen_error *err)
 {
     char quoted[PEN_QUOTE_SIZE];
     const char *arg = argv[*at];
@@ -135,6 +148,9 @@ static bool read_flag(int argc, char **argv, int *at, flag_use *use, pen_error *
     use->row = strncmp(arg, "--", 2) == 0 ? pen_option_find(arg + 2, len - 2) : -1;
     if (use->row < 0) {
         return refuse_unknown(arg, len, err);
+    }
+    if (!pen_option_is_for(use->row, user)) {
+        return refuse_others(use->row, user, err);
     }
     const pen_option_row *row = &pen_option_rows[use->row];
     if (arg[len] == '=') {
@@ -158,7 +174,8 @@ static bool read_flag(int argc, char **argv, int *at, flag_use *use, pen_error *
 }
 
 /* Cuts argv into flags; `flags` has room for argc of them. */
-static bool read_flags(int argc, char **argv, flag_list *flags, pen_error *err)
+static bool read_flags(pen_option_user user, int argc, char **argv, flag_list *flags,
+                       pen_error *err)
 {
     for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) {
@@ -167,7 +184,16 @@ static bool read_flags(int argc, char **argv, flag_list *flags, pen_error *err)
         }
     }
     for (int i = 0; i < argc; i++) {
-        if (!read_flag(argc, argv, &i, &flags->uses[flags->count], err)) {
+        char quoted[PEN_QUOTE_SIZE];
+        if (user == PEN_FOR_SIMULATE && argv[i][0] != '-') {
+            if (flags->file != NULL) {
+                return pen_error_set(err, PEN_ERROR_CONFIG, "one file at a time: %s is the second",
+                                     pen_option_quote(argv[i], quoted));
+            }
+            flags->file = argv[i];
+            continue;
+        }
+        if (!read_flag(user, argc, argv, &i, &flags->uses[flags->count], err)) {
             return false;
         }
         flags->count++;
@@ -267,7 +293,16 @@ static void derive_defaults(pen_options *options)
 
 static bool check_required(const pen_options *options, pen_error *err)
 {
-    if (options->help || options->print_config || (options->source && options->target)) {
+    if (options->help || options->print_config) {
+        return true;
+    }
+    if (options->user == PEN_FOR_SIMULATE) {
+        return options->file != NULL ||
+               pen_error_set(err, PEN_ERROR_CONFIG,
+                             "no file named: penstock simulate FILE, with a stream that penstock "
+                             "stream --capture FILE recorded");
+    }
+    if (options->source != NULL && options->target != NULL) {
         return true;
     }
     bool both = !options->source && !options->target;
@@ -288,6 +323,7 @@ static bool read_all(pen_option_reader *reader, const flag_list *flags, pen_erro
         return false;
     }
     options->help = flags->help;
+    options->file = flags->file == NULL ? NULL : pen_strdup(flags->file);
     if (!flags->help &&
         (!set_config(reader, flags, err) ||
          (options->config != NULL && !pen_option_read_file(reader, options->config, err)) ||
@@ -298,13 +334,37 @@ static bool read_all(pen_option_reader *reader, const flag_list *flags, pen_erro
     return check_required(options, err);
 }
 
+bool pen_options_offer(pen_options *options, const char *flag, const char *value,
+                       const char *origin, pen_error *err)
+{
+    int row = pen_option_find(flag, strlen(flag));
+    if (row < 0 || pen_option_rows[row].where != PEN_OPTION_ANYWHERE ||
+        !pen_option_is_for(row, options->user)) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "%s: there is no setting \"%.60s\" for it: the nearest is %s", origin,
+                             flag, pen_option_nearest(flag));
+    }
+    if (strcmp(options->origins[row], "default") != 0) {
+        return true;
+    }
+    pen_option_reader reader = {.options = options};
+    return pen_option_set(&reader, row, PEN_LEVEL_FILE, value, origin, err);
+}
+
 bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err)
+{
+    return pen_options_parse_for(PEN_FOR_STREAM, options, argc, argv, err);
+}
+
+bool pen_options_parse_for(pen_option_user user, pen_options *options, int argc, char **argv,
+                           pen_error *err)
 {
     pen_option_reader reader;
     pen_option_reader_init(&reader, options);
+    options->user = user;
     char **copy = take_arguments(argc, argv);
     flag_list flags = {.uses = pen_calloc((size_t)argc + 1, sizeof(*flags.uses))};
-    bool ok = read_flags(argc, copy, &flags, err) && read_all(&reader, &flags, err);
+    bool ok = read_flags(user, argc, copy, &flags, err) && read_all(&reader, &flags, err);
     if (!ok) {
         pen_options_deinit(options);
     }

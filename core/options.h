@@ -33,6 +33,9 @@ typedef enum pen_conflict_action {
 
 typedef enum pen_apply_form { PEN_APPLY_SETS, PEN_APPLY_ROWS } pen_apply_form;
 
+/* The commands that settings are read for; each takes some of them. */
+typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -70,11 +73,25 @@ typedef struct pen_options {
     pen_progress_style progress;
     pen_log_format log_format;
     pen_log_level log_level;
+    /* penstock simulate; times in nanoseconds */
+    char *file; /* what is to be simulated: no flag, but the argument without one */
+    char *costs;
+    uint64_t cost_receive;
+    uint64_t cost_row;
+    uint64_t cost_statement;
+    uint64_t cost_batch;
+    uint64_t round_trip;
+    pen_option_list row_latency;
+    uint64_t cores;
+    bool sets;
+    uint64_t fill; /* percent */
+    bool json;
     /* what the command line asks for instead of a run */
     bool print_config;
     bool help;
     /* where each option's value came from, by its row in options.def */
     const char **origins;
+    pen_option_user user;
 } pen_options;
 
 /* Reads file, environment and `argv` (behind the command's name: argv[0] is the first flag). Every
@@ -87,16 +104,31 @@ typedef struct pen_options {
  * else. After an error nothing is left to free, and pen_options_deinit does no harm. */
 PEN_MUST_CHECK bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err);
 void pen_options_deinit(pen_options *options);
+/* The same for another command: PEN_FOR_SIMULATE takes one argument that is no flag, which must be
+ * there, and needs neither --source nor --target. A flag that is another command's is an error; in
+ * file and environment, which all commands share, it is passed over. */
+PEN_MUST_CHECK bool pen_options_parse_for(pen_option_user user, pen_options *options, int argc,
+                                          char **argv, pen_error *err);
+/* Sets what nobody has given, but for its default, as if a file had it; `origin` says where it came
+ * from. Errors: PEN_ERROR_CONFIG for a value that is not allowed, or when `flag` is none that the
+ * command takes. */
+PEN_MUST_CHECK bool pen_options_offer(pen_options *options, const char *flag, const char *value,
+                                      const char *origin, pen_error *err);
 
 /* `--print-config`: each option, its value and its origin; passwords hidden. */
 void pen_options_print(const pen_options *options, FILE *out);
 
 /* The flags' part of `--help`, wrapped for 80 columns. */
 void pen_options_help(FILE *out);
+void pen_options_help_for(pen_option_user user, FILE *out);
 
 /* Reads "64kB", "256MB", "1GB" as PostgreSQL writes sizes (1024-based; B, kB, MB, GB, TB; a bare
  * number is bytes). False when it is not one or does not fit 64 bits. */
 PEN_MUST_CHECK bool pen_size_parse(const char *text, uint64_t *bytes);
+
+/* Reads "250ns", "7.5us", "20ms", "1s"; 0 needs no unit. False when it is not one, is not a whole
+ * number of nanoseconds or does not fit 64 bits. */
+PEN_MUST_CHECK bool pen_duration_parse(const char *text, uint64_t *ns);
 
 /* Gives a copy of a connection string or URI with every password replaced by "********" (free()
  * it): for messages. What cannot be read for sure is hidden whole. */

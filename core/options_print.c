@@ -24,8 +24,16 @@ static void print_wrapped(FILE *out, const char *text, int indent)
 
 void pen_options_help(FILE *out)
 {
-    for (size_t i = 0; i < PEN_OPTION_ROWS; i++) {
+    pen_options_help_for(PEN_FOR_STREAM, out);
+}
+
+void pen_options_help_for(pen_option_user user, FILE *out)
+{
+    for (int i = 0; i < PEN_OPTION_ROWS; i++) {
         const pen_option_row *row = &pen_option_rows[i];
+        if (!pen_option_is_for(i, user)) {
+            continue;
+        }
         fprintf(out, "  --%s%s%s\n", row->flag, row->value == NULL ? "" : " ",
                 row->value == NULL ? "" : row->value);
         char text[512];
@@ -79,7 +87,8 @@ static void print_value(FILE *out, const char *value)
 void pen_options_print(const pen_options *options, FILE *out)
 {
     for (int row = 0; row < PEN_OPTION_ROWS; row++) {
-        if (pen_option_rows[row].where == PEN_OPTION_FLAG_ONLY) {
+        if (pen_option_rows[row].where == PEN_OPTION_FLAG_ONLY ||
+            !pen_option_is_for(row, options->user)) {
             continue;
         }
         char *value = pen_option_show(options, row);

@@ -17,6 +17,7 @@ typedef enum pen_option_type {
     PEN_OPTION_COUNT,    /* uint64_t: a whole number */
     PEN_OPTION_SIZE,     /* uint64_t: bytes */
     PEN_OPTION_LSN,      /* uint64_t: a pen_lsn */
+    PEN_OPTION_DURATION, /* uint64_t: nanoseconds */
     PEN_OPTION_SWITCH,   /* bool */
     PEN_OPTION_WORD      /* an enum whose values count from 0 in the order of the words */
 } pen_option_type;
@@ -68,6 +69,8 @@ typedef struct pen_option_reader {
  * calls pen_options_deinit at the end. */
 void pen_option_reader_init(pen_option_reader *reader, pen_options *options);
 
+/* True for a setting that the command takes. */
+bool pen_option_is_for(int row, pen_option_user user);
 /* Returns the number of the row with this flag (`len` bytes at `flag`), or -1. */
 int pen_option_find(const char *flag, size_t len);
 /* Returns the flag that was probably meant by `word`. */

@@ -16,6 +16,7 @@
 #define C_TYPE_COUNT    uint64_t
 #define C_TYPE_SIZE     uint64_t
 #define C_TYPE_LSN      uint64_t
+#define C_TYPE_DURATION uint64_t
 #define C_TYPE_SWITCH   bool
 
 /* A row that names a field of another type must not compile, since the setters go by offset. */
@@ -32,6 +33,7 @@
 #define CHECK_COUNT(field)                                                  CHECK_PLAIN(field, C_TYPE_COUNT)
 #define CHECK_SIZE(field)                                                   CHECK_PLAIN(field, C_TYPE_SIZE)
 #define CHECK_LSN(field)                                                    CHECK_PLAIN(field, C_TYPE_LSN)
+#define CHECK_DURATION(field)                                               CHECK_PLAIN(field, C_TYPE_DURATION)
 #define CHECK_SWITCH(field)                                                 CHECK_PLAIN(field, C_TYPE_SWITCH)
 #define PEN_OPTION(field, flag, type, preset, min, max, value, where, help) CHECK_##type(field)
 #include "core/options.def"
@@ -60,6 +62,26 @@ static void *field_of(pen_options *options, int row)
 static const void *const_field_of(const pen_options *options, int row)
 {
     return (const char *)options + pen_option_rows[row].offset;
+}
+
+bool pen_option_is_for(int row, pen_option_user user)
+{
+    static const bool only_simulate[PEN_OPTION_ROWS] = {
+#define PEN_OPTION(field, flag, type, preset, min, max, value, where, help)
+#define PEN_SIMULATE_OPTION(field, flag, type, preset, min, max, value, where, help)               \
+    [PEN_ROW_##field] = true,
+#include "core/options.def"
+#undef PEN_OPTION
+    };
+    static const int shared[] = {
+        PEN_ROW_target, PEN_ROW_batch_rows,      PEN_ROW_batch_bytes, PEN_ROW_batch_transactions,
+        PEN_ROW_memory, PEN_ROW_conflict_memory, PEN_ROW_log_format,  PEN_ROW_log_level,
+        PEN_ROW_config, PEN_ROW_print_config,    PEN_ROW_help};
+    bool is_shared = false;
+    for (size_t i = 0; i < PEN_COUNTOF(shared); i++) {
+        is_shared |= shared[i] == row;
+    }
+    return user == PEN_FOR_SIMULATE ? only_simulate[row] || is_shared : !only_simulate[row];
 }
 
 int pen_option_find(const char *flag, size_t len)
@@ -167,6 +189,62 @@ static const char *format_size(uint64_t bytes, char text[SIZE_TEXT])
     return text;
 }
 
+/* The longest first: 1500us is shown as it is, 2000us as 2ms. */
+static const struct {
+    const char *name;
+    uint64_t ns;
+} time_units[] = {{"s", 1000000000}, {"ms", 1000000}, {"us", 1000}, {"ns", 1}};
+
+/* The digits behind a point, in nanoseconds; `unit` is one's length. */
+static bool parse_fraction(const char *digits, size_t len, uint64_t unit, uint64_t *ns)
+{
+    *ns = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (unit % 10 != 0) {
+            return false;
+        }
+        unit /= 10;
+        *ns += (uint64_t)(digits[i] - '0') * unit;
+    }
+    return len > 0;
+}
+
+bool pen_duration_parse(const char *text, uint64_t *ns)
+{
+    uint64_t number;
+    if (!parse_digits(&text, &number)) {
+        return false;
+    }
+    const char *fraction = *text == '.' ? text + 1 : NULL;
+    size_t fraction_len = fraction == NULL ? 0 : strspn(fraction, "0123456789");
+    text = fraction == NULL ? text : fraction + fraction_len;
+    if (*text == '\0' && number == 0 && fraction == NULL) {
+        *ns = 0;
+        return true;
+    }
+    for (size_t i = 0; i < PEN_COUNTOF(time_units); i++) {
+        uint64_t rest = 0;
+        if (strcmp(text, time_units[i].name) == 0) {
+            return (fraction == NULL ||
+                    parse_fraction(fraction, fraction_len, time_units[i].ns, &rest)) &&
+                   !__builtin_mul_overflow(number, time_units[i].ns, ns) &&
+                   !__builtin_add_overflow(*ns, rest, ns);
+        }
+    }
+    return false;
+}
+
+static const char *format_duration(uint64_t ns, char text[SIZE_TEXT])
+{
+    size_t unit = 0;
+    while (ns % time_units[unit].ns != 0) {
+        unit++;
+    }
+    snprintf(text, SIZE_TEXT, "%" PRIu64 "%s", ns / time_units[unit].ns,
+             ns == 0 ? "" : time_units[unit].name);
+    return text;
+}
+
 static bool parse_switch(const char *text, bool *on)
 {
     static const char *const words[] = {"off", "on", "false", "true", "no", "yes", "0", "1"};
@@ -210,6 +288,7 @@ static bool has_length(const pen_option_row *row, const char *text)
 static const char *describe(const pen_option_row *row, char *text, size_t size)
 {
     char least[SIZE_TEXT];
+    char most[SIZE_TEXT];
     switch (row->type) {
     case PEN_OPTION_NAME:
         snprintf(text, size,
@@ -228,6 +307,10 @@ static const char *describe(const pen_option_row *row, char *text, size_t size)
                  "a size of at least %s: a whole number with B, kB, MB, GB, TB or nothing for "
                  "bytes, as in 256MB",
                  format_size(row->min, least));
+        break;
+    case PEN_OPTION_DURATION:
+        snprintf(text, size, "a time from %s to %s: a number with ns, us, ms or s, as in 7.5us",
+                 format_duration(row->min, least), format_duration(row->max, most));
         break;
     case PEN_OPTION_LSN:
         snprintf(text, size, "a WAL position other than 0/0, such as 16/B374D848");
@@ -363,6 +446,9 @@ static bool set_field(pen_options *options, int number, pen_option_level level, 
     case PEN_OPTION_SIZE:
         return pen_size_parse(value, field) && *(uint64_t *)field >= row->min &&
                *(uint64_t *)field <= row->max;
+    case PEN_OPTION_DURATION:
+        return pen_duration_parse(value, field) && *(uint64_t *)field >= row->min &&
+               *(uint64_t *)field <= row->max;
     case PEN_OPTION_LSN:
         return pen_lsn_parse(value, field) && *(pen_lsn *)field != PEN_LSN_NONE;
     case PEN_OPTION_SWITCH:
@@ -450,6 +536,8 @@ char *pen_option_show(const pen_options *options, int row)
         return pen_strdup(text);
     case PEN_OPTION_SIZE:
         return pen_strdup(format_size(*(const uint64_t *)field, text));
+    case PEN_OPTION_DURATION:
+        return pen_strdup(format_duration(*(const uint64_t *)field, text));
     case PEN_OPTION_LSN:
         return *(const pen_lsn *)field == PEN_LSN_NONE
                    ? NULL

@@ -23,4 +23,8 @@ int pen_command_stream(int argc, char **argv);
 int pen_command_inspect(int argc, char **argv);
 void pen_inspect_help(FILE *out);
 
+/* Says what a captured stream would take with 1 to 256 workers, and what limits it. */
+int pen_command_simulate(int argc, char **argv);
+void pen_simulate_help(FILE *out);
+
 #endif

@@ -24,6 +24,8 @@ static const command commands[] = {
      pen_options_help, pen_command_stream},
     {"inspect", "print a checkpoint, a spool segment or a captured stream in words",
      "FILE [--summary] [--json]", pen_inspect_help, pen_command_inspect},
+    {"simulate", "tell how fast a captured stream could be applied, and what limits it",
+     "FILE [FLAGS]", pen_simulate_help, pen_command_simulate},
 };
 
 static const command *find_command(const char *name)
