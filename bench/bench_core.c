@@ -6,6 +6,8 @@
 #include "core/ring.h"
 #include "core/thread.h"
 #include "bench/bench_decode.h"
+#include "bench/bench_lag.h"
+#include "bench/bench_proxy.h"
 #include "bench/bench_spool.h"
 #include "io/checkpoint.h"
 #include "tests/unit/core/wire.h"
@@ -393,8 +395,18 @@ static void print_help(void)
 {
     printf("Usage: penstock-bench [--only NAME]\n"
            "       penstock-bench decode FILE\n"
-           "The second decodes a captured stream from memory. The first prints name, unit and the "
-           "median of %d runs, a line for each of:\n\n",
+           "       penstock-bench lag --source CONNINFO --target CONNINFO --out FILE [--rate N] "
+           "[--seconds N]\n"
+           "                          [--wait SECONDS] [--first ID] [--seed N]\n"
+           "       penstock-bench proxy --to PORT [--delay-us N]\n"
+           "The second decodes a captured stream from memory. The third writes markers into the "
+           "source's\n"
+           "bench_marker at random times and notes when each is seen on the target; the fourth "
+           "prints the\n"
+           "port on which it passes connections on, each byte N us later: parts of tools/bench, "
+           "which makes\n"
+           "what they need. The first prints name, unit and the median of %d runs, a line for each "
+           "of:\n\n",
            RUNS);
     for (size_t i = 0; i < PEN_COUNTOF(benches); i++) {
         printf("  %-20s %-16s %s\n", benches[i].name, benches[i].unit, benches[i].what);
@@ -407,6 +419,12 @@ int main(int argc, char **argv)
     const char *only = NULL;
     if (argc == 3 && strcmp(argv[1], "decode") == 0) {
         return bench_decode(argv[2]);
+    }
+    if (argc > 1 && strcmp(argv[1], "lag") == 0) {
+        return bench_lag(argc - 2, argv + 2);
+    }
+    if (argc > 1 && strcmp(argv[1], "proxy") == 0) {
+        return bench_proxy(argc - 2, argv + 2);
     }
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) {
