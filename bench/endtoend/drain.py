@@ -41,7 +41,7 @@ class Drain:
     variants: list
     runs: int = 3
     row_ms: float = 0
-    rows_each: int = 1  # of a transaction, for the rates of rows
+    rows_each: int = 0  # of a transaction, where what counts is rows, not transactions
     make: object = None  # (rig, database, transactions): makes transactions; None: by the workload's script
     kind: str = "drain"
     compare_to: str = "native"
@@ -52,8 +52,13 @@ class Drain:
     def transactions(self):
         return self.marks[-1]
 
+    @property
+    def unit(self):
+        """What rates and costs are told in."""
+        return "rows" if self.rows_each else "transactions"
+
     def settings(self):
-        return {"transactions": self.transactions, "row_ms": self.row_ms, "workload": self.workload.what}
+        return {"transactions": self.transactions, "rows_each": self.rows_each, "row_ms": self.row_ms, "workload": self.workload.what}
 
 
 def make_by_script(case, rig, database, count):
@@ -98,7 +103,7 @@ class Bench:
             done += make(rig, self.name, mark - done)
             rig.marker += 1
             rig.source.sql("INSERT INTO bench_marker VALUES (%s)", (rig.marker,), self.name)
-            self.marks.append((rig.marker, done))
+            self.marks.append((rig.marker, done * (case.rows_each or 1)))
         self.end_lsn = rig.source.sql("SELECT pg_current_wal_insert_lsn()")[0][0]
         self.expected = rigs.digest(rig.source, self.name)
         self.say(f"{done:,} transactions made in {time.monotonic() - began:.0f} s")
@@ -135,7 +140,7 @@ class Bench:
             result = self.follow(variant, replicator, listener, began)
             result["machine"] = noise.measured()
             if proxy:
-                result["proxy_cpu_us"] = procs.cpu_seconds(proxy.pid) * 1e6 / result["transactions"]
+                result["proxy_cpu_us"] = procs.cpu_seconds(proxy.pid) * 1e6 / result["count"]
             if replicator.applies and variant.upto is None:
                 result["durable_seconds"] = self.wait_durable(route, began)
         finally:
@@ -155,18 +160,18 @@ class Bench:
         return result
 
     def follow(self, variant, replicator, listener, began):
-        marker, transactions = self.marks[-1 if variant.upto is None else variant.upto]
+        marker, count = self.marks[-1 if variant.upto is None else variant.upto]
         if replicator.applies:
             ended = listener.wait(marker, 900, replicator.alive)
         else:
             ended = replicator.wait_end(300)
         used = replicator.used()
         seconds = ended - began
-        result = {"seconds": seconds, "transactions": transactions, "per_second": transactions / seconds,
-                  "cpu_us": cpu_per_transaction(used, transactions), "memory_mb": used.get("memory_mb")}
+        result = {"seconds": seconds, "count": count, "per_second": count / seconds,
+                  "cpu_us": cpu_each(used, count), "memory_mb": used.get("memory_mb")}
         if listener:
-            result["curve"] = [(round(listener.seen[m] - began, 3), count)
-                               for m, count in self.marks if m in listener.seen]
+            result["curve"] = [(round(listener.seen[m] - began, 3), before)
+                               for m, before in self.marks if m in listener.seen]
         return result
 
     def wait_durable(self, route, began):
@@ -179,12 +184,12 @@ class Bench:
         return time.monotonic() - began
 
 
-def cpu_per_transaction(used, transactions):
-    """Microseconds by part; "all" is everything that works for replication: what decodes, carries and applies."""
-    parts = {part: used[part] * 1e6 / transactions for part in ("replicator", "target", "walsender")}
+def cpu_each(used, count):
+    """Microseconds a transaction, or a row, by part; "all" is everything that works for replication: what decodes, carries and applies."""
+    parts = {part: used[part] * 1e6 / count for part in ("replicator", "target", "walsender")}
     parts["all"] = sum(parts.values())
     if "threads" in used:
-        parts["threads"] = {name: seconds * 1e6 / transactions for name, seconds in used["threads"].items()}
+        parts["threads"] = {name: seconds * 1e6 / count for name, seconds in used["threads"].items()}
     return parts
 
 
@@ -202,14 +207,14 @@ def measure(case, rig, say):
                 try:
                     run = bench.run(variant, number)
                     results[variant.key]["runs"].append(run)
-                    say(f"{variant.label}: {run['per_second']:,.0f}/s, {run['cpu_us']['all']:.1f} us CPU"
+                    say(f"{variant.label}: {run['per_second']:,.0f} {case.unit}/s, {run['cpu_us']['all']:.1f} us CPU each"
                         + noisy(run["machine"]))
                 except (Failed, AssertionError) as error:
                     results[variant.key]["failed"].append(str(error))
                     say(f"{variant.label}: {error}")
     finally:
         bench.clean()
-    return {"name": case.name, "kind": case.kind, "what": case.what, "plot": case.plot,
+    return {"name": case.name, "kind": case.kind, "what": case.what, "plot": case.plot, "unit": case.unit,
             "compare_to": case.compare_to, "settings": case.settings(),
             "variants": [summary(r, results.get(case.compare_to)) for r in results.values()]}
 

@@ -11,7 +11,7 @@ import time
 from lib.program import wait_until
 
 from . import procs, rig as rigs, stats
-from .drain import cpu_per_transaction, noisy
+from .drain import cpu_each, noisy
 from .replicators import Native, Penstock
 from .rig import Failed, Route, load_of
 from .workloads import CLIENTS, Disturbance
@@ -177,7 +177,7 @@ class Bench:
         return {"load": load, "lag_ms": stats.lags(lags), "lags": lags, "curve": over_time, "machine": machine,
                 "transactions": done + len(lags), "kept": kept, "offered": planned,
                 "schedule_lag_ms": {"mean": late, "max": latest}, "memory_mb": after.get("memory_mb"),
-                "cpu_us": cpu_per_transaction(minus(after, before), done + len(lags))}
+                "cpu_us": cpu_each(minus(after, before), done + len(lags))}
 
     def wait_last(self):
         """Until the last of the load has arrived: both replicators commit in the source's order, so one more marker
@@ -207,7 +207,7 @@ def measure(case, rig, say):
                     attempt(bench, variant, load, results[variant.key, load], number == case.runs - 1)
     finally:
         bench.clean()
-    return {"name": case.name, "kind": case.kind, "what": case.what, "plot": case.plot,
+    return {"name": case.name, "kind": case.kind, "what": case.what, "plot": case.plot, "unit": "transactions",
             "compare_to": case.compare_to, "settings": case.settings(),
             "variants": [summary(r, results.get((case.compare_to, r["load"]))) for r in results.values()]}
 
@@ -243,6 +243,7 @@ def summary(result, base):
     told = {"lag_ms": {key: stats.spread([r["lag_ms"][key] for r in runs]) for key in ("p50", "p90", "p99", "max")},
             "all_lags_ms": stats.lags(everything),
             "histogram": histogram(everything),
+            "quantiles": stats.quantiles(everything),
             "memory_mb": stats.spread([r["memory_mb"] for r in runs]),
             "cpu_us": {part: stats.spread([r["cpu_us"][part] for r in runs])
                        for part in ("all", "replicator", "target", "walsender")}}

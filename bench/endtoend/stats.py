@@ -7,8 +7,8 @@ PERCENTILES = (50, 90, 99, 99.9)
 
 
 def percentile(ordered, percent):
-    """The smallest value that at least `percent` of the values do not exceed; None where there are too few to
-    tell: with fewer than ten above it a percentile is one run's luck."""
+    """The smallest value that at least `percent` of the values do not exceed; None where not even one is above it,
+    so that it would only be another name for the largest."""
     if not ordered or len(ordered) * (100 - percent) / 100 < 1:
         return None
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
@@ -21,6 +21,14 @@ def lags(values):
     told["max"] = ordered[-1] if ordered else None
     told["count"] = len(ordered)
     return told
+
+
+def quantiles(values):
+    """[(percent, value)] from the smallest to as far into the tail as there are values for."""
+    ordered = sorted(values)
+    percents = [0, *range(5, 90, 5), *range(90, 99), *(99 + n / 10 for n in range(10)), 99.95, 99.99]
+    found = [(p, percentile(ordered, p) if p else ordered[0]) for p in percents] if ordered else []
+    return [(p, round(value, 4)) for p, value in found if value is not None]
 
 
 def spread(values):

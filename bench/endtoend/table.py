@@ -31,8 +31,8 @@ def median(found):
 
 def drain_rows(case):
     """Heads and rows of a drain's table; the report shows the same."""
-    heads = ["", "transactions/s", f"x {label_of(case, case['compare_to'])}", "CPU us", "penstock", "target",
-             "walsender", "durable s", "memory MB"]
+    heads = ["", f"{case['unit']}/s", f"x {label_of(case, case['compare_to'])}", f"CPU us a {case['unit'][:-1]}", "penstock",
+             "target", "walsender", "durable s", "memory MB"]
     rows = []
     for variant in case["variants"]:
         told = variant["summary"]
