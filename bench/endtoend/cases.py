@@ -13,6 +13,10 @@ def marks(total, parts):
     return [total * part // parts for part in range(1, parts + 1)]
 
 
+def count_of(number, what):
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def bulk_maker(rows):
     def make(rig, database, _count):
         rig.source.sql(BULK_UPDATE.format(rows=rows), dbname=database, role="owner")
@@ -80,7 +84,7 @@ class Builder:
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        steps = self.of([500, 8_000], [4_000, 40_000])
+        steps = self.of([500, 8_000], [3_000, 60_000])
         self.add(Drain(
             "drain-slow-rows", "a backlog of TPC-B where each accounts row costs the target 1 ms",
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
@@ -125,18 +129,18 @@ class Builder:
         count = self.of(15_000, 60_000)
         self.add(Drain(
             "sweep-workers", "the TPC-B backlog by --workers", workloads.tpcb(scale), marks(count, 3),
-            [v for n in workers for v in self.penstocks(f"workers-{n}", f"{n} workers", {"workers": n})],
+            [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n})],
             runs=runs, compare_to="workers-1", plot="workers", row_ms=self.row_ms), "sweep")
         self.add(Drain(
             "sweep-workers-slow", "the same where each accounts row costs the target 1 ms", workloads.tpcb(scale),
             self.of([1_000, 4_000], [3_000, 15_000]),
-            [v for n in workers for v in self.penstocks(f"workers-{n}", f"{n} workers", {"workers": n},
+            [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n},
                                                         upto=0 if n < 8 else None)],
             runs=runs, compare_to="workers-1", plot="workers", row_ms=1), "sweep")
         self.add(Drain(
             "sweep-batch", "the TPC-B backlog by --batch-transactions", workloads.tpcb(scale), marks(count, 3),
             [v for n in batches for v in self.penstocks(
-                f"batch-{n}", f"at most {n:,} transactions", {"batch-transactions": n}, upto=0 if n == 1 else None)],
+                f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n}, upto=0 if n == 1 else None)],
             runs=runs, compare_to=f"batch-{batches[0]}", plot="batch", row_ms=self.row_ms), "sweep")
 
     def tiny(self):

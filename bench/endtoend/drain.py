@@ -234,6 +234,8 @@ def summary(result, base):
         "cpu_us": {part: stats.spread([r["cpu_us"][part] for r in runs])
                    for part in ("all", "replicator", "target", "walsender")},
     }
+    if any("proxy_cpu_us" in run for run in runs):
+        told["proxy_cpu_us"] = stats.spread([run["proxy_cpu_us"] for run in runs])
     if base and base is not result:
         told["ratio"] = stats.spread(stats.paired(
             [r["per_second"] for r in runs], [r["per_second"] for r in base["runs"]]))

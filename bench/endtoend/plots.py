@@ -17,16 +17,16 @@ INK, MUTED, GRID = "#a00001", "#a00002", "#a00003"
 SERIES = ["#a1000%d" % i for i in range(1, 8)]
 OF_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"} | {
     colour: f"var(--s{i})" for i, colour in enumerate(SERIES, 1)}
-WIDE, NARROW = 7.6, 3.6  # inches of 100 pixels
+WIDE, NARROW = 9.2, 3.6  # inches of 100 pixels
 DPI = 72  # so that a point of matplotlib's is a pixel of the page
 
 STYLE = {
-    "svg.fonttype": "none", "font.size": 11, "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "axes.titlesize": 11,
+    "svg.fonttype": "none", "font.size": 12, "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "axes.titlesize": 12,
     "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "axes.grid": True, "grid.color": GRID,
     "grid.linewidth": 0.7, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.spines.left": False, "legend.frameon": False, "legend.fontsize": 11, "lines.linewidth": 2,
+    "axes.spines.left": False, "legend.frameon": False, "legend.fontsize": 12, "lines.linewidth": 2,
     "xtick.major.size": 0, "ytick.major.size": 0, "figure.facecolor": "none", "axes.facecolor": "none",
-    "lines.solid_capstyle": "round", "lines.markersize": 6, "axes.labelsize": 11,
+    "font.family": "DejaVu Sans", "lines.solid_capstyle": "round", "lines.markersize": 6, "axes.labelsize": 12,
 }
 COLOUR_OF = {"penstock": SERIES[0], "native": SERIES[1], "receive": SERIES[2], "native-binary": SERIES[3]}
 PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2]}
@@ -104,7 +104,7 @@ def log_scale_y(axes, values):
 
 def legend(axes, narrow, columns=4):
     handles, labels = axes.get_legend_handles_labels()
-    if labels:
+    if len(labels) > 1:
         axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncol=2 if narrow else columns,
                     borderaxespad=0.2, handlelength=1.4, columnspacing=1.2, handletextpad=0.5)
 
@@ -124,13 +124,13 @@ def rates(case):
     def paint(_figure, axes, narrow):
         for at, variant in enumerate(there):
             found = variant["summary"]["per_second"]
-            axes.barh(at, found["median"], 0.62, color=colour_of(variant, at))
+            axes.barh(at, found["median"], 0.42 if narrow else 0.62, color=colour_of(variant, at))
             if found["runs"] > 1:
                 axes.errorbar(found["median"], at, xerr=whiskers(found), color=INK, linewidth=1.2, capsize=3)
             axes.annotate(f" {rate_text(found['median'])}", (found["max"], at), va="center", xytext=(4, 0),
                           textcoords="offset points")
             if narrow:
-                axes.annotate(variant["label"], (0, at), xytext=(0, 15), textcoords="offset points", color=MUTED)
+                axes.annotate(variant["label"], (0, at - 0.27), xytext=(0, 2), textcoords="offset points", color=MUTED)
         axes.set_yticks(range(len(there)), [""] * len(there) if narrow else [v["label"] for v in there])
         axes.invert_yaxis()
         axes.grid(False, axis="y")
@@ -141,7 +141,7 @@ def rates(case):
         axes.set_xlabel(f"{case['unit']} a second")
 
     return draw(paint, 0.55 + 0.36 * len(there), f"{case['what']}: {case['unit']} a second",
-                0.6 + 0.5 * len(there)) if there else ""
+                0.6 + 0.46 * len(there)) if there else ""
 
 
 def rate_text(value):
@@ -157,12 +157,12 @@ def cpu(case):
             left = 0
             for part, colour in PART_COLOURS.items():
                 value = variant["summary"]["cpu_us"][part]["median"]
-                axes.barh(at, value, 0.62, left=left, color=colour, label=PART_NAMES[part] if at == 0 else None)
+                axes.barh(at, value, 0.42 if narrow else 0.62, left=left, color=colour, label=PART_NAMES[part] if at == 0 else None)
                 left += value
             axes.annotate(f" {rate_text(left)} µs", (left, at), va="center", xytext=(4, 0), textcoords="offset points")
             label = variant["label"] + (f" at {variant['load']:,}/s" if "load" in variant else "")
             if narrow:
-                axes.annotate(label, (0, at), xytext=(0, 15), textcoords="offset points", color=MUTED)
+                axes.annotate(label, (0, at - 0.27), xytext=(0, 2), textcoords="offset points", color=MUTED)
             variant["drawn_as"] = label
         axes.set_yticks(range(len(there)), [""] * len(there) if narrow else [v.pop("drawn_as") for v in there])
         for variant in there:
@@ -175,7 +175,7 @@ def cpu(case):
         legend(axes, narrow)
 
     return draw(paint, 0.8 + 0.36 * len(there), f"{case['what']}: CPU by stage",
-                1.0 + 0.5 * len(there)) if there else ""
+                1.0 + 0.46 * len(there)) if there else ""
 
 
 def drained(case):
@@ -227,8 +227,12 @@ def swept(case, x_label, ideal=None):
                       linewidth=1.4, label="workers x 1,000/s")
         axes.set_xticks(range(len(ticks)), [short(x) for x in ticks])
         axes.margins(x=0.06, y=0.18)
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+        if ideal:
+            log_scale_y(axes, [f[k] for points in lines.values() for _, f in points for k in ("min", "max")]
+                        + [ideal(x) for x in ticks])
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
         axes.set_xlabel(x_label)
         axes.set_ylabel("transactions a second")
         legend(axes, narrow)

@@ -16,22 +16,43 @@ def _fields(path):
         return None
 
 
-def cpu_seconds(pid):
-    """User and system time of a process with all its threads. The kernel gives it in ticks of 10 ms, but scales it
-    to what its scheduler counted, so a sum over seconds is good to a tick. None when it is gone."""
-    fields = _fields(PROC / str(pid) / "stat")
+def _scheduled(task):
+    """Seconds that the scheduler let a thread run, to the ns; None where the kernel does not tell."""
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _ticks(path):
+    """The same from the counts of ticks of 10 ms, which the kernel scales to what its scheduler counted."""
+    fields = _fields(path / "stat")
     return (int(fields[11]) + int(fields[12])) * TICK if fields else None
 
 
 def cpu_by_thread(pid):
-    """{thread's name without its number: seconds}."""
+    """{thread's name without its number: seconds}; nothing when the process is gone."""
     found = {}
     for task in (PROC / str(pid) / "task").glob("*"):
-        fields = _fields(task / "stat")
-        if fields:
+        seconds = _scheduled(task)
+        seconds = _ticks(task) if seconds is None else seconds
+        try:
             name = (task / "comm").read_text().strip().rstrip("0123456789 ")
-            found[name] = found.get(name, 0) + (int(fields[11]) + int(fields[12])) * TICK
+        except OSError:
+            continue
+        found[name] = found.get(name, 0) + (seconds or 0)
     return found
+
+
+def cpu_seconds(pid):
+    """Of a process with all its threads, those that have ended as far as whole ticks of them are known. None when it
+    is gone."""
+    alive = cpu_by_thread(pid)
+    ticks = _ticks(PROC / str(pid))
+    if not alive or ticks is None:
+        return None
+    exact = sum(alive.values())
+    return ticks if ticks - exact > 2 * TICK else exact
 
 
 def peak_memory_mb(pid):

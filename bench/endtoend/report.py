@@ -16,28 +16,28 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
-main { max-width: 1000px; margin: 0 auto; padding: 28px 20px 60px; }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 26px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 19px; margin: 44px 0 4px; letter-spacing: -0.005em; }
 h3 { font-size: 14px; margin: 20px 0 6px; color: var(--muted); font-weight: 600; }
-p { margin: 6px 0; max-width: 72ch; } .muted { color: var(--muted); }
+p { margin: 6px 0; } section p { max-width: 84ch; } .muted { color: var(--muted); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 4px 20px 18px;
   margin: 18px 0; } section h2 { margin-top: 16px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px; margin: 20px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(200px, 45%), 1fr)); gap: 12px; margin: 20px 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 .tile b { display: block; font-size: 24px; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: 13px; }
 .scroll { overflow-x: auto; margin: 10px -4px; padding: 0 4px; }
-table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
-th { text-align: right; font-weight: 600; color: var(--muted); padding: 5px 10px; vertical-align: bottom; }
-td { text-align: right; padding: 5px 10px; border-top: 1px solid var(--line); white-space: nowrap; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
+th { text-align: right; font-weight: 600; color: var(--muted); padding: 5px 7px; vertical-align: bottom; }
+td { text-align: right; padding: 5px 7px; border-top: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.wrap { white-space: normal; min-width: 11em; }
+td.wrap { white-space: normal; min-width: 9em; }
 .met { color: var(--good); font-weight: 600; } .missed { color: var(--bad); font-weight: 600; }
 .note { background: var(--warn); color: var(--warn-ink); border-radius: 8px; padding: 8px 14px; margin: 14px 0; }
 .failed { color: var(--bad); }
 .plot { margin: 4px 0; } .plot svg { display: block; width: 100%; height: auto; } .plot text { font-family: inherit
-  !important; } .plot.wide { max-width: 780px; } .plot.narrow { display: none; }
+  !important; } section .plot.wide { max-width: 920px; } .plot.narrow { display: none; }
 @media (max-width: 640px) { .plot.wide { display: none; } .plot.narrow { display: block; max-width: 420px; }
   main { padding: 20px 12px 40px; } section { padding: 2px 14px 14px; } h1 { font-size: 22px; } }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--muted); }
@@ -68,7 +68,7 @@ def html_table(heads, rows, verdicts=False):
         out.append("<tr>")
         for column, value in enumerate(row):
             kind = ' class="wrap"' if column == 0 else ""
-            if verdicts and column == len(row) - 1:
+            if verdicts and column == 1:
                 kind = {"met": ' class="met"', "MISSED": ' class="missed"'}.get(value, ' class="muted"')
             out.append(f"<td{kind}>{text(value)}</td>")
         out.append("</tr>")
@@ -128,15 +128,25 @@ def tiles(results):
 
 
 def bars(results):
-    if not any(bar["measured"] for bar in results["bars"]):
+    heads, rows = table.bar_rows(results)
+    if not rows:
         return ""
+    # The verdict second, so that a phone shows it without scrolling.
+    heads, *rows = [[name, verdict, measured, aim] for name, aim, measured, verdict in [heads, *rows]]
+    quick = (" This was a quick run: the amounts are smaller than those that the bars mean."
+             if results["quick"] else "")
     return ('<section id="bars"><h2>Bars</h2><p class="muted">What a release must reach. Ratios are of runs that stood '
-            "beside each other; the median decides.</p>"
-            + html_table(*table.bar_rows(results), verdicts=True) + "</section>")
+            f"beside each other; the median decides.{quick}</p>"
+            + html_table(heads, rows, verdicts=True) + bars_left(results) + "</section>")
+
+
+def bars_left(results):
+    left = table.bars_left(results)
+    return f'<p class="muted">{text(left)}</p>' if left else ""
 
 
 def navigation(results):
-    return "<nav>" + "".join(f'<a href="#{text(c["name"])}">{text(c["name"])}</a>' for c in results["cases"]) + "</nav>"
+    return "<nav>" + " ".join(f'<a href="#{text(c["name"])}">{text(c["name"])}</a>' for c in results["cases"]) + "</nav>"
 
 
 def section(case):

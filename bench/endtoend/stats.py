@@ -9,9 +9,9 @@ PERCENTILES = (50, 90, 99, 99.9)
 def percentile(ordered, percent):
     """The smallest value that at least `percent` of the values do not exceed; None where not even one is above it,
     so that it would only be another name for the largest."""
-    if not ordered or len(ordered) * (100 - percent) / 100 < 1:
+    if not ordered or round(len(ordered) * (100 - percent), 6) < 100:
         return None
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+    return ordered[max(0, math.ceil(round(len(ordered) * percent / 100, 6)) - 1)]
 
 
 def lags(values):

@@ -33,6 +33,8 @@ def drain_rows(case):
     """Heads and rows of a drain's table; the report shows the same."""
     heads = ["", f"{case['unit']}/s", f"x {label_of(case, case['compare_to'])}", f"CPU us a {case['unit'][:-1]}", "penstock",
              "target", "walsender", "durable s", "memory MB"]
+    if any("proxy_cpu_us" in variant["summary"] for variant in case["variants"]):
+        heads.append("proxy us")
     rows = []
     for variant in case["variants"]:
         told = variant["summary"]
@@ -40,12 +42,14 @@ def drain_rows(case):
         rows.append([variant["label"], spread(told["per_second"]), spread(told.get("ratio")), median(cpu["all"]),
                      median(cpu["replicator"]), median(cpu["target"]), median(cpu["walsender"]),
                      median(told["durable_seconds"]), median(told["memory_mb"])])
+        if len(heads) > len(rows[-1]):
+            rows[-1].append(median(told.get("proxy_cpu_us")))
     return heads, rows
 
 
 def lag_rows(case):
     heads = ["", "load/s", "p50 ms", "p90", "p99", "p99.9", "max", "p50 x native", "p99 x native", "CPU us",
-             "penstock", "target", "walsender", "memory MB", "runs"]
+             "replicator's", "memory MB", "runs"]
     rows = []
     for variant in case["variants"]:
         told = variant["summary"]
@@ -56,8 +60,7 @@ def lag_rows(case):
         rows.append([variant["label"], number(variant["load"], 0), spread(lag["p50"]), median(lag["p90"]),
                      spread(lag["p99"]), number(told["all_lags_ms"]["p99.9"]), number(told["all_lags_ms"]["max"]),
                      spread(ratio.get("p50")), spread(ratio.get("p99")), median(cpu["all"]),
-                     median(cpu["replicator"]), median(cpu["target"]), median(cpu["walsender"]),
-                     median(told["memory_mb"]), runs])
+                     median(cpu["replicator"]), median(told["memory_mb"]), runs])
     return heads, rows
 
 
@@ -69,19 +72,30 @@ def yardstick_rows(case):
 
 
 def bar_rows(results):
+    """Of the bars that were measured."""
     rows = []
     for bar in results["bars"]:
+        if bar["measured"] is None:
+            continue
         aim = f"{'at least' if bar['at_least'] else 'at most'} {bar['aim']:g} {bar['unit']}"
-        verdict = {True: "met", False: "MISSED", None: "not measured"}[bar["met"]]
+        verdict = "met" if bar["met"] else "MISSED"
         rows.append([bar["name"], aim, spread(bar["measured"]), verdict])
     return ["bar", "aim", "measured (smallest-largest)", ""], rows
+
+
+def bars_left(results):
+    """In words, how many bars say nothing."""
+    left = sum(1 for bar in results["bars"] if bar["measured"] is None)
+    return f"Not measured: {left} of {len(results['bars'])} bars; --only bars measures all." if left else ""
 
 
 ROWS = {"drain": drain_rows, "lag": lag_rows, "yardstick": yardstick_rows}
 
 
 def label_of(case, key):
-    return next((variant["label"] for variant in case["variants"] if variant["key"] == key), key)
+    """Of the variant that the others are compared with, without the build's name."""
+    label = next((variant["label"] for variant in case["variants"] if variant["key"] == key), key)
+    return label.rpartition(", ")[2]
 
 
 def comparable(case):
@@ -140,10 +154,14 @@ class Out:
                 self.table(*ROWS[case["kind"]](case))
             for text in failures(case):
                 self.line(self.paint(f"  failed: {text}", RED))
-        if any(bar["measured"] for bar in results["bars"]):
+        heads, rows = bar_rows(results)
+        if rows:
             self.line()
-            self.line(self.paint("bars", BOLD))
-            self.table(*bar_rows(results), verdicts=True)
+            self.line(self.paint("bars" + (", of a quick run: smaller amounts than they mean" if results["quick"]
+                                           else ""), BOLD))
+            self.table(heads, rows, verdicts=True)
+            if bars_left(results):
+                self.line(self.paint(f"  {bars_left(results)}", DIM))
 
     def end(self, results, path):
         self.line()
