@@ -2,6 +2,8 @@
  * compare with each other, and with nothing else. */
 #include "bench/bench.h"
 #include "bench/bench_decode.h"
+#include "bench/bench_lag.h"
+#include "bench/bench_proxy.h"
 #include "core/nearest.h"
 
 #include <errno.h>
@@ -225,12 +227,21 @@ static void print_help(void)
         "usage: penstock-bench micro [--json] [--runs N] [--share X]\n"
         "       penstock-bench NAME... [--json] [--runs N] [--share X]\n"
         "       penstock-bench decode FILE\n"
+        "       penstock-bench lag --source CONNINFO --target CONNINFO --out FILE [--rate N]\n"
+        "                          [--seconds N] [--wait SECONDS] [--first ID] [--seed N]\n"
+        "       penstock-bench proxy --to PORT [--delay-us N]\n"
         "\n"
         "Measures what penstock's parts cost by themselves, without servers. \"micro\" runs all "
         "of\n"
         "those below. A line for each number: its median over the runs, its unit, and how far the\n"
         "largest is from the smallest, in percent of the median. \"decode\" decodes a captured\n"
-        "stream (penstock stream --capture FILE) from memory, over and over.\n"
+        "stream (penstock stream --capture FILE) from memory, over and over. \"lag\" writes "
+        "markers\n"
+        "into the source's bench_marker at random times and notes when each is seen on the "
+        "target;\n"
+        "\"proxy\" prints the port on which it passes connections on, each byte N us later: parts "
+        "of\n"
+        "tools/bench, which makes what they need.\n"
         "\n"
         "  --json     one JSON object for all; what is not to be had on this machine is left out\n"
         "  --runs N   how often each is run, 1 to %d; %d without\n"
@@ -256,12 +267,12 @@ static int refuse(const char *what, const char *arg)
 
 static int refuse_name(const char *name)
 {
-    const char *names[PEN_COUNTOF(benches) + 2];
+    static const char *const others[] = {"micro", "decode", "lag", "proxy"};
+    const char *names[PEN_COUNTOF(benches) + PEN_COUNTOF(others)];
     for (size_t i = 0; i < PEN_COUNTOF(benches); i++) {
         names[i] = benches[i].name;
     }
-    names[PEN_COUNTOF(benches)] = "micro";
-    names[PEN_COUNTOF(benches) + 1] = "decode";
+    memcpy(names + PEN_COUNTOF(benches), others, sizeof(others));
     fprintf(stderr,
             "penstock-bench: there is no \"%.80s\": the nearest is \"%s\"; --help lists what there "
             "is\n",
@@ -340,6 +351,12 @@ int main(int argc, char **argv)
             return EXIT_USAGE;
         }
         return bench_decode(argv[2]);
+    }
+    if (argc > 1 && strcmp(argv[1], "lag") == 0) {
+        return bench_lag(argc - 2, argv + 2);
+    }
+    if (argc > 1 && strcmp(argv[1], "proxy") == 0) {
+        return bench_proxy(argc - 2, argv + 2);
     }
     int code = read_arguments(argc, argv, &wanted);
     if (code != EXIT_DONE) {

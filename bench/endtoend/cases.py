@@ -1,0 +1,169 @@
+"""All that can be measured, by name; what each is for, and how much of it a quick run does."""
+
+import fnmatch
+
+from . import workloads
+from .drain import Drain, Variant
+from .lag import Lag, YardstickCase
+
+BULK_UPDATE = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= {rows}"
+
+
+def marks(total, parts):
+    return [total * part // parts for part in range(1, parts + 1)]
+
+
+def count_of(number, what):
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def bulk_maker(rows):
+    def make(rig, database, _count):
+        rig.source.sql(BULK_UPDATE.format(rows=rows), dbname=database, role="owner")
+        return 1
+    return make
+
+
+class Builder:
+    """Makes the cases for what the command line asks for."""
+
+    def __init__(self, wanted, binaries):
+        self.quick = wanted.quick
+        self.binaries = binaries  # [(label, path)], the first is the build itself
+        self.flags = wanted.flags
+        self.row_ms = wanted.row_delay
+        self.delay_ms = wanted.delay
+        self.runs = wanted.runs
+        self.cases = []
+
+    def of(self, quick, full):
+        return quick if self.quick else full
+
+    def runs_or(self, quick, full):
+        return self.runs or self.of(quick, full)
+
+    def penstocks(self, key="penstock", label="", flags=None, **more):
+        """The same variant of each build."""
+        found = []
+        for number, (name, path) in enumerate(self.binaries):
+            found.append(Variant(key if number == 0 else f"{key}:{name}", f"{name}{', ' if label else ''}{label}",
+                                 "penstock", str(path), {**self.flags, **(flags or {})},
+                                 **{"delay_ms": self.delay_ms, **more}))
+        return found
+
+    def add(self, case, *groups):
+        case.group = groups
+        self.cases.append(case)
+
+    def build(self):
+        self.add(YardstickCase("yardstick", "how long a marker's way from the target to the bench takes by itself",
+                               seconds=self.of(3, 10)), "lag")
+        self.drains()
+        self.lags()
+        self.sweeps()
+        self.tiny()
+        return self.cases
+
+    def drains(self):
+        native = [Variant("native", "native", "native")]
+        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.of(1, 3))]
+        count = self.of(20_000, 200_000)
+        runs = self.runs_or(2, 5)
+        self.add(Drain(
+            "drain-tpcb", f"a backlog of {count:,} TPC-B transactions", workloads.tpcb(self.of(5, 20)),
+            marks(count, 10), native + self.penstocks() + receive + self.of([], [Variant(
+                "native-binary", "native, binary", "native", flags={"binary": "true"}, runs=3)]),
+            runs=runs, row_ms=self.row_ms, plot="drain"), "drain", "bars")
+        rows = self.of(100_000, 1_000_000)
+        self.add(Drain(
+            "drain-ingest", f"a backlog of {rows:,} new rows in {rows // 100:,} transactions", workloads.ingest(100),
+            marks(rows // 100, 10), native + self.penstocks() + receive, rows_each=100, runs=runs,
+            row_ms=self.row_ms, plot="drain"), "drain", "bars")
+        small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.of(1, 2))[:1]
+        self.add(Drain(
+            "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
+            native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
+            row_ms=self.row_ms, plot="drain"), "drain", "bars")
+        steps = self.of([500, 8_000], [3_000, 60_000])
+        self.add(Drain(
+            "drain-slow-rows", "a backlog of TPC-B where each accounts row costs the target 1 ms",
+            workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
+            + self.penstocks("workers-16", "16 workers", {"workers": 16})
+            + self.penstocks("workers-32", "32 workers", {"workers": 32}),
+            runs=self.runs_or(1, 5), row_ms=1, plot="drain"), "drain", "bars")
+        count = self.of(15_000, 100_000)
+        self.add(Drain(
+            "drain-delay", "the TPC-B backlog with a network between penstock and the target",
+            workloads.tpcb(self.of(5, 20)), marks(count, 5),
+            [v for delay in (None, 0, 1, 5, 20) for v in self.penstocks(
+                f"delay-{'none' if delay is None else delay}",
+                "no proxy" if delay is None else f"{delay} ms each way", delay_ms=delay,
+                # What no bar asks for is told by fewer runs.
+                runs=None if delay in (None, 5) else self.of(1, 2))],
+            runs=self.runs_or(1, 5), compare_to="delay-none", plot="delay", row_ms=self.row_ms), "drain", "bars")
+
+    def lags(self):
+        def pair():
+            return [Variant("native", "native", "native")] + self.penstocks()
+        seconds, runs = self.of(4, 15), self.runs_or(1, 5)
+        self.add(Lag("lag-tpcb", "lag under TPC-B by offered load", workloads.tpcb(self.of(5, 20)),
+                     self.of([500, 1000], [500, 1000, 2500]), pair(), seconds=seconds, runs=runs, plot="load",
+                     row_ms=self.row_ms), "lag", "bars")
+        few = self.runs_or(1, 2)
+        for workload, load in (
+                (workloads.ingest(10), 500), (workloads.HOT_ROW, 200), (workloads.WIDE, 300),
+                (workloads.many_tables(self.of(50, 200)), 500), (workloads.FOREIGN_KEYS, 400),
+                (workloads.large_among_small(self.of(50_000, 200_000)), 400), (workloads.TABLE_CHANGES, 400)):
+            if self.quick and workload.name not in ("large-among-small",):
+                continue
+            self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], pair(),
+                         seconds=self.of(5, 10), markers=100, runs=few, plot="time", row_ms=self.row_ms), "lag")
+
+    def sweeps(self):
+        if self.quick:
+            workers, batches = (1, 4, 16), (50, 2000)
+        else:
+            workers, batches = (1, 2, 4, 8, 16, 32), (1, 10, 50, 200, 1000, 2000, 10000)
+        runs = self.runs_or(1, 2)
+        scale = self.of(5, 20)
+        count = self.of(15_000, 60_000)
+        self.add(Drain(
+            "sweep-workers", "the TPC-B backlog by --workers", workloads.tpcb(scale), marks(count, 3),
+            [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n})],
+            runs=runs, compare_to="workers-1", plot="workers", row_ms=self.row_ms), "sweep")
+        self.add(Drain(
+            "sweep-workers-slow", "the same where each accounts row costs the target 1 ms", workloads.tpcb(scale),
+            self.of([1_000, 4_000], [3_000, 15_000]),
+            [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n},
+                                                        upto=0 if n < 8 else None)],
+            runs=runs, compare_to="workers-1", plot="workers", row_ms=1), "sweep")
+        self.add(Drain(
+            "sweep-batch", "the TPC-B backlog by --batch-transactions", workloads.tpcb(scale), marks(count, 3),
+            [v for n in batches for v in self.penstocks(
+                f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n}, upto=0 if n == 1 else None)],
+            runs=runs, compare_to=f"batch-{batches[0]}", plot="batch", row_ms=self.row_ms), "sweep")
+
+    def tiny(self):
+        """Seconds long: to see that the bench itself works. Only when asked for by name."""
+        self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [200, 1000],
+                       [Variant("native", "native", "native")] + self.penstocks(), runs=self.runs or 2,
+                       row_ms=self.row_ms, plot="drain"))
+        self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [150],
+                     [Variant("native", "native", "native")] + self.penstocks(), seconds=2, markers=50,
+                     runs=self.runs or 1, plot="load", row_ms=self.row_ms))
+
+
+def chosen(cases, names):
+    """Those that are named, by their name, a pattern or a group; all but the tiny ones for no names."""
+    if not names:
+        return [case for case in cases if case.group]
+    found = []
+    for name in names:
+        here = [case for case in cases if fnmatch.fnmatchcase(case.name, name) or name in case.group]
+        if not here:
+            raise KeyError(name)
+        found += [case for case in here if case not in found]
+    return [case for case in cases if case in found]
+
+
+GROUPS = {"bars": "what a release must reach", "drain": "backlogs", "lag": "lag under load", "sweep": "flags"}

@@ -1,0 +1,164 @@
+"""tools/bench: reads the command line, measures case by case, and writes what came out."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from lib.cluster import postgres_bin
+from lib.program import ROOT
+
+from . import bars, cases, drain, lag, machine, report, table
+from .replicators import Pgcopydb
+from .rig import Failed, Rig
+
+FORMAT = 1  # of the JSON
+HELP = """\
+Measures penstock beside PostgreSQL's own logical replication, end to end: starts two durable servers of its own,
+makes backlogs and load on one, and tells how fast and how late the other follows, at what cost. Results come as a
+table, as results.json and as report.html, which opens anywhere. docs/PERFORMANCE.md says how to read them.
+"""
+
+
+def pair_of(text):
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f'"{text}" is not NAME=VALUE')
+    return name.removeprefix("--"), value
+
+
+def arguments(command):
+    parser = argparse.ArgumentParser(prog="tools/bench", description=HELP,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of everything: under three minutes, for a first "
+                        "impression; without it up to thirty")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[],
+                        help="only this case or group of cases, or what matches a pattern (\"lag-*\"); repeatable; "
+                        "groups: " + ", ".join(f"{name} ({what})" for name, what in cases.GROUPS.items()))
+    parser.add_argument("--list", action="store_true", help="print the cases and what they measure, and end")
+    parser.add_argument("--runs", metavar="N", type=int, help="repeat each measurement so often; without it 1 to 5 "
+                        "times, as the case needs")
+    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("bench-results"),
+                        help="where results.json and report.html go (default: ./bench-results)")
+    parser.add_argument("--binary", metavar="[NAME=]PATH", action="append", default=[],
+                        help="measure this build of penstock beside the one built here; repeatable")
+    parser.add_argument("--set", metavar="FLAG=VALUE", type=pair_of, action="append", default=[], dest="flags",
+                        help="start penstock with this flag in every case, as in --set workers=16; repeatable")
+    parser.add_argument("--row-delay", metavar="MS", type=float, default=0,
+                        help="each changed row of a workload's main table costs the target this long, as when its "
+                        "pages must be fetched from far away")
+    parser.add_argument("--delay", metavar="MS", type=float,
+                        help="put a network between penstock and the target in the drains, so long each way")
+    parser.add_argument("--as-is", action="store_true", help="install and build nothing (PENSTOCK_BIN names the "
+                        "program, and penstock-bench is taken from beside it)")
+    parser.add_argument("--from", metavar="FILE", type=pathlib.Path, dest="source",
+                        help="measure nothing: print and draw an earlier results.json again")
+    wanted = parser.parse_args(command)
+    if wanted.runs is not None and wanted.runs < 1:
+        parser.error("--runs takes a number above 0")
+    wanted.flags = dict(wanted.flags)
+    return wanted, parser
+
+
+def builds(wanted):
+    """[(label, path)] of the programs to be measured."""
+    own = pathlib.Path(os.environ.get("PENSTOCK_BIN") or ROOT / "build" / "release" / "penstock")
+    found = [("penstock", own)]
+    for number, text in enumerate(wanted.binary, 2):
+        name, equals, path = text.rpartition("=")
+        found.append((name if equals else f"penstock {number}", pathlib.Path(path)))
+    for name, path in found:
+        if not os.access(path, os.X_OK):
+            sys.exit(f"bench: there is no program at {path} ({name}): build it, or leave out --as-is")
+    if len({name for name, _ in found}) < len(found):
+        sys.exit("bench: two builds have the same name: tell them apart by --binary NAME=PATH")
+    return [(name, path.resolve()) for name, path in found]
+
+
+def describe(wanted, programs, rig, command):
+    version = machine.said(str(postgres_bin() / "postgres"), "--version")
+    return {
+        "format": FORMAT, "started": lag.now(), "command": ["tools/bench", *command], "commit": machine.commit(),
+        "quick": wanted.quick, "machine": machine.describe(), "versions": {"postgres": version} | {
+            name: machine.said(str(path), "--version") for name, path in programs},
+        "builds": {name: str(path) for name, path in programs}, "flags": wanted.flags, "servers": rig.settings(),
+    }
+
+
+def measure(case, rig, say):
+    if case.kind == "yardstick":
+        return lag.measure_yardstick(case, rig, say)
+    return (lag if case.kind == "lag" else drain).measure(case, rig, say)
+
+
+def skipped():
+    if Pgcopydb.installed():
+        return []
+    return ["pgcopydb follow: pgcopydb is not installed here"]
+
+
+def write(results, out):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (out / "report.html").write_text(report.page(results))
+    return out / "report.html"
+
+
+def run(wanted, command):
+    programs = builds(wanted)
+    try:
+        selected = cases.chosen(cases.Builder(wanted, programs).build(), wanted.only)
+    except KeyError as error:
+        print(f"bench: there is no case or group {error}; --list shows them", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    out = table.Out(len(selected))
+    rig = Rig(programs[0][1].parent)
+    try:
+        results = describe(wanted, programs, rig, command) | {"skipped": skipped(), "cases": []}
+        out.head(results)
+        for case in selected:
+            out.begin(case)
+            try:
+                results["cases"].append(measure(case, rig, out.say))
+            except (Failed, AssertionError, OSError, subprocess.SubprocessError) as error:
+                out.say(f"failed: {error}")
+                results["cases"].append({"name": case.name, "kind": "failed", "what": case.what, "failed": str(error)})
+        results["took_seconds"] = round(time.monotonic() - began)
+    finally:
+        rig.close()
+    results["bars"] = bars.judge({case["name"]: case for case in results["cases"]})
+    return finish(results, wanted, out)
+
+
+def finish(results, wanted, out):
+    path = write(results, wanted.out)
+    out.tables(results)
+    out.end(results, path)
+    wrong = [case for case in results["cases"] if case["kind"] == "failed"
+             or any(variant["failed"] for variant in case.get("variants", []))]
+    return 1 if wrong else 0
+
+
+def main(command):
+    wanted, _ = arguments(command)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if wanted.list:
+        for case in cases.Builder(wanted, [("penstock", pathlib.Path("penstock"))]).build():
+            print(f"{case.name:24} {' '.join(case.group):12} {case.what}")
+        return 0
+    if wanted.source:
+        results = json.loads(wanted.source.read_text())
+        return finish(results, wanted, table.Out(0))
+    try:
+        return run(wanted, command)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
