@@ -27,6 +27,7 @@ struct pen_intake {
     bool replaying;
     bool replays_relations_only; /* of a transaction that is on the target already */
     pen_message commit;          /* the Stream Commit of the transaction that is replayed */
+    pen_metric blocked;          /* why nothing could be taken in when that was asked last */
     pen_txn *waiting;            /* complete, but the ring was full */
     pen_feed *feed;              /* of the large transaction that is arriving, or NULL */
     pen_segment *segment;        /* of it, taken from the assembler, but the feed was full */
@@ -51,6 +52,7 @@ pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *opti
 {
     pen_intake *intake = pen_calloc(1, sizeof(*intake));
     intake->stream = stream;
+    intake->blocked = PEN_METRIC_COUNT;
     intake->options = *options;
     pen_arena_init(&intake->arena, &stream->budget);
     intake->decoder = pen_pgoutput_create(&intake->arena);
@@ -112,7 +114,7 @@ static bool push_segment(pen_intake *intake, pen_segment *seg)
 /* A transaction up to `end_lsn` is the dispatcher's from now on. */
 static void note_handed(pen_intake *intake, pen_lsn end_lsn)
 {
-    pen_counter_add(&intake->stream->txns_handed, 1);
+    pen_meter_add(PEN_METRIC_RECEIVED_TRANSACTIONS, 1);
     /* [HANDED-1] release: published before any later idle_lsn; pairs with the acquire in the
      * progress thread, which reads idle_lsn first. */
     pen_cell_publish(&intake->stream->handed_lsn, end_lsn);
@@ -217,8 +219,17 @@ bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err)
     if (intake->needs_segment && !make_segment(intake, err)) {
         return false;
     }
-    *ready = hand_over(intake) && !intake->needs_segment && !must_wait_for_memory(intake);
+    intake->blocked = !hand_over(intake)             ? PEN_METRIC_READER_ROOM
+                      : intake->needs_segment        ? PEN_METRIC_READER_DISK
+                      : must_wait_for_memory(intake) ? PEN_METRIC_READER_MEMORY
+                                                     : PEN_METRIC_COUNT;
+    *ready = intake->blocked == PEN_METRIC_COUNT;
     return true;
+}
+
+pen_metric pen_intake_blocked(const pen_intake *intake)
+{
+    return intake->blocked;
 }
 
 /* Positions and the end */
@@ -340,6 +351,12 @@ uint64_t pen_intake_needed_segment(pen_intake *intake, pen_lsn durable)
 
 /* Messages */
 
+static void count_txn(const pen_intake *intake, const pen_txn *txn)
+{
+    pen_meter_add(PEN_METRIC_RECEIVED_BYTES, txn->bytes);
+    pen_meter_add(PEN_METRIC_LATE_TRANSACTIONS, intake->behind.far);
+}
+
 /* A whole transaction came, whose first message stands in `first_segment` of the spool. */
 static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
 {
@@ -367,6 +384,7 @@ static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
         intake->feed->bytes = txn->bytes;
         intake->feed_ends = true;
         intake->received = end_lsn;
+        count_txn(intake, txn);
     } else if (intake->skipping) {
         intake->skipping = false;
         pen_assembler_discard(&intake->assembler);
@@ -377,6 +395,7 @@ static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
         note_idle(intake, end_lsn);
     } else {
         txn->behind = intake->behind.far;
+        count_txn(intake, txn);
         intake->waiting = txn;
         intake->received = end_lsn;
     }
