@@ -1,5 +1,7 @@
 #include "apply/dealing.h"
 
+#include "core/metrics.h"
+
 bool pen_dealing_init(pen_dealing *dealing, unsigned count, size_t capacity, pen_parker *reader,
                       const pen_cell *stop, uint64_t stop_at, pen_error *err)
 {
@@ -161,7 +163,8 @@ pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run, 
             pen_parker_cancel(&dealing->parkers[number]);
             return PEN_DEALT_DRY;
         }
-        (void)pen_parker_park(&dealing->parkers[number], -1, 0, timeout_ms);
+        (void)pen_meter_park(wants_turn ? PEN_METRIC_DISPATCHER_BATON : PEN_METRIC_DISPATCHER_INPUT,
+                             &dealing->parkers[number], -1, 0, timeout_ms);
     }
     return what;
 }

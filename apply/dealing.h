@@ -39,7 +39,7 @@
 #define PEN_RUN 32
 /* A stream counts as dry when nothing has come for so long: far longer than a source that has
  * something to send makes us wait, and little beside how late what is held is already. */
-#define PEN_DRY_US (5 * 1000)
+#define PEN_DRY_US (10 * 1000)
 
 typedef struct pen_dealing {
     /* set before the threads start, then read-only */

@@ -157,6 +157,8 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
     pen_stream *stream = all->stream;
     bool hold = behind && !pen_batch_is_full(batch, &stream->fill);
     if (hold) {
+        pen_meter_add(PEN_METRIC_BATCHES_HELD, !batch->held);
+        batch->held = true;
         pen_handover_hold(&stream->handover, batch);
     } else {
         pen_handover_offer(&stream->handover, batch);
@@ -167,6 +169,7 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
 /* Nothing comes any more to fill it. */
 static void let_out_held(pen_dispatchers *all)
 {
+    pen_meter_add(PEN_METRIC_BATCHES_DRY, 1);
     pen_handover_offer_held(&all->stream->handover);
     pen_dealing_tell_dry(&all->stream->dealing, false);
 }
@@ -212,7 +215,11 @@ static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
                                .key_count = it->key_count,
                                .changes = d->changes + it->first_change};
     bool behind = it->txn->behind; /* it is the batch's from the next line on */
+    pen_former_counts before = pen_former_count(all->former);
     pen_former_add(all->former, batch, it->txn, &keys, pen_handover_committed(handover));
+    pen_former_counts counts = pen_former_count(all->former);
+    pen_meter_add(PEN_METRIC_CHANGES_BOUND, counts.bound - before.bound);
+    pen_meter_add(PEN_METRIC_EVICTIONS, counts.evictions - before.evictions);
     let_out(all, batch, behind);
     return true;
 }
@@ -261,35 +268,43 @@ static void leave(pen_dispatchers *all)
             counts.changes, counts.bound, counts.evictions);
 }
 
-static void run(void *arg)
+/* Dispatches what comes, until nothing will. */
+static void run_until_end(pen_dispatcher *d)
 {
-    pen_dispatcher *d = arg;
     pen_dealing *dealing = &d->all->stream->dealing;
-    PEN_ASSERT(pen_thread_role() == PEN_ROLE_DISPATCHER);
     for (;;) {
         pen_txn *txn = NULL;
         switch (
             pen_dealing_next(dealing, d->number, d->run, wants_txn(d), d->first < d->count, &txn)) {
         case PEN_DEALT_TXN:
             prepare(d, txn);
-            continue;
+            break;
         case PEN_DEALT_TURN:
             dispatch_next(d);
-            continue;
+            break;
         case PEN_DEALT_DRY:
             let_out_held(d->all);
-            continue;
+            break;
         case PEN_DEALT_OVER:
             leave(d->all);
             return;
         case PEN_DEALT_STOPPED:
-            break;
+            return;
         }
-        break;
     }
+}
+
+static void run(void *arg)
+{
+    pen_dispatcher *d = arg;
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_DISPATCHER);
+    pen_meter_begin(pen_stream_dispatcher_meter(d->all->stream, d->number),
+                    PEN_METRIC_DISPATCHER_TIME);
+    run_until_end(d);
     while (d->first < d->count) {
         pen_txn_release(d->ahead[d->first++].txn);
     }
+    pen_meter_end();
 }
 
 bool pen_dispatchers_start(pen_dispatchers *all, pen_error *err)

@@ -1,6 +1,7 @@
 #include "apply/feeding.h"
 
 #include "apply/relation.h"
+#include "core/metrics.h"
 
 bool pen_feeding_resolve(pen_targets *targets, const pen_segment *seg, pen_lsn commit_lsn,
                          pen_error *err)
@@ -59,7 +60,8 @@ static pen_segment *next_segment(pen_feeding *feeding, pen_feed_state *state)
             pen_parker_cancel(&stream->baton_parker);
             return seg;
         }
-        (void)pen_parker_park(&stream->baton_parker, -1, 0, PEN_PARK_FOREVER);
+        (void)pen_meter_park(PEN_METRIC_DISPATCHER_INPUT, &stream->baton_parker, -1, 0,
+                             PEN_PARK_FOREVER);
     }
 }
 
@@ -88,7 +90,8 @@ static bool pass_segment(pen_feeding *feeding, pen_segment *seg)
             }
             break;
         }
-        (void)pen_parker_park(&stream->baton_parker, -1, 0, PEN_PARK_FOREVER);
+        (void)pen_meter_park(PEN_METRIC_DISPATCHER_ROOM, &stream->baton_parker, -1, 0,
+                             PEN_PARK_FOREVER);
     }
     wake_worker(feeding);
     return true;

@@ -1,5 +1,7 @@
 #include "apply/handover.h"
 
+#include "core/metrics.h"
+
 void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker *dispatcher,
                        const pen_cell *stop, uint64_t stop_at)
 {
@@ -112,7 +114,8 @@ bool pen_handover_wait_for_room(pen_handover *handover)
             pen_parker_cancel(handover->dispatcher);
             return taken;
         }
-        (void)pen_parker_park(handover->dispatcher, -1, 0, PEN_PARK_FOREVER);
+        (void)pen_meter_park(PEN_METRIC_DISPATCHER_ROOM, handover->dispatcher, -1, 0,
+                             PEN_PARK_FOREVER);
     }
 }
 
@@ -140,7 +143,7 @@ static pen_batch *take_or_sleep(pen_handover *handover, unsigned number, bool *o
     /* [OPEN-1] acquire: pairs with the release in pen_handover_offer. */
     pen_batch *batch = pen_place_take(&handover->open);
     if (batch == NULL && !*over) {
-        (void)pen_parker_park(parker, -1, 0, PEN_PARK_FOREVER);
+        (void)pen_meter_park(PEN_METRIC_WORKER_INPUT, parker, -1, 0, PEN_PARK_FOREVER);
     } else {
         pen_parker_cancel(parker);
     }
@@ -190,7 +193,7 @@ pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uin
             pen_parker_cancel(parker);
             return turn ? PEN_TURN_COME : let_go ? PEN_TURN_LET_GO : PEN_TURN_STOPPED;
         }
-        (void)pen_parker_park(parker, -1, 0, PEN_PARK_FOREVER);
+        (void)pen_meter_park(PEN_METRIC_WORKER_TURN, parker, -1, 0, PEN_PARK_FOREVER);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "apply/intake.h"
 
+#include "apply/positions.h"
 #include "apply/streamed.h"
 #include "core/assemble.h"
 #include "core/behind.h"
@@ -8,17 +9,11 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* Up to where transactions that began in one segment of the spool go. */
-typedef struct segment_end {
-    uint64_t segment;
-    pen_lsn end_lsn; /* of the last of them that came whole */
-} segment_end;
 
 struct pen_intake {
     pen_stream *stream;
     pen_intake_options options;
+    pen_positions positions;
     pen_arena arena;
     pen_pgoutput *decoder;
     pen_assembler assembler;
@@ -27,6 +22,7 @@ struct pen_intake {
     bool replaying;
     bool replays_relations_only; /* of a transaction that is on the target already */
     pen_message commit;          /* the Stream Commit of the transaction that is replayed */
+    pen_metric blocked;          /* why nothing could be taken in when that was asked last */
     pen_txn *waiting;            /* complete, but the ring was full */
     pen_feed *feed;              /* of the large transaction that is arriving, or NULL */
     pen_segment *segment;        /* of it, taken from the assembler, but the feed was full */
@@ -37,29 +33,22 @@ struct pen_intake {
     bool over_budget; /* one row alone needs more than --memory: said once a transaction */
     pen_behind behind;
     uint64_t arrival;     /* messages taken so far */
-    pen_lsn skip_lsn;     /* transactions that commit at or before it were here already */
-    pen_lsn commit_lsn;   /* of the newest transaction that came whole */
-    pen_lsn received;     /* everything before it has arrived */
     uint64_t counts[256]; /* messages, by kind */
-    /* of a spool that is not ours: the segments with messages, from the first one needed */
-    segment_end *segments;
-    size_t segment_count;
-    size_t segment_capacity;
 };
 
 pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *options)
 {
     pen_intake *intake = pen_calloc(1, sizeof(*intake));
     intake->stream = stream;
+    intake->blocked = PEN_METRIC_COUNT;
     intake->options = *options;
+    pen_positions_init(&intake->positions, stream);
     pen_arena_init(&intake->arena, &stream->budget);
     intake->decoder = pen_pgoutput_create(&intake->arena);
     pen_assembler_init(&intake->assembler, &intake->arena);
     if (options->spool != NULL) {
         intake->streamed = pen_streamed_create(options->spool, !options->spool_is_ours);
     }
-    intake->skip_lsn = stream->resume.commit_lsn;
-    intake->received = stream->resume.start_lsn;
     return intake;
 }
 
@@ -88,7 +77,7 @@ void pen_intake_destroy(pen_intake *intake)
     pen_arena_deinit(&intake->arena);
     pen_streamed_destroy(intake->streamed);
     pen_pgoutput_destroy(intake->decoder);
-    free(intake->segments);
+    pen_positions_deinit(&intake->positions);
     free(intake);
 }
 
@@ -107,15 +96,6 @@ static bool push_segment(pen_intake *intake, pen_segment *seg)
     }
     pen_parker_wake(&stream->baton_parker);
     return true;
-}
-
-/* A transaction up to `end_lsn` is the dispatcher's from now on. */
-static void note_handed(pen_intake *intake, pen_lsn end_lsn)
-{
-    pen_counter_add(&intake->stream->txns_handed, 1);
-    /* [HANDED-1] release: published before any later idle_lsn; pairs with the acquire in the
-     * progress thread, which reads idle_lsn first. */
-    pen_cell_publish(&intake->stream->handed_lsn, end_lsn);
 }
 
 /* Says how the feed ends, and leaves it. */
@@ -149,7 +129,7 @@ static bool hand_over_segments(pen_intake *intake)
     if (intake->feed_ends) {
         pen_lsn end_lsn = intake->feed->end_lsn;
         end_feed(intake, PEN_FEED_COMPLETE);
-        note_handed(intake, end_lsn);
+        pen_positions_note_handed(&intake->positions, end_lsn);
     }
     return true;
 }
@@ -165,7 +145,7 @@ static bool hand_over(pen_intake *intake)
         }
         intake->waiting = NULL;
         if (!fed) {
-            note_handed(intake, end_lsn);
+            pen_positions_note_handed(&intake->positions, end_lsn);
         }
     }
     return intake->feed == NULL || hand_over_segments(intake);
@@ -217,21 +197,20 @@ bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err)
     if (intake->needs_segment && !make_segment(intake, err)) {
         return false;
     }
-    *ready = hand_over(intake) && !intake->needs_segment && !must_wait_for_memory(intake);
+    intake->blocked = !hand_over(intake)             ? PEN_METRIC_READER_ROOM
+                      : intake->needs_segment        ? PEN_METRIC_READER_DISK
+                      : must_wait_for_memory(intake) ? PEN_METRIC_READER_MEMORY
+                                                     : PEN_METRIC_COUNT;
+    *ready = intake->blocked == PEN_METRIC_COUNT;
     return true;
 }
 
-/* Positions and the end */
-
-/* Everything that committed before `lsn` has been handed over, or had nothing for us. */
-static void note_idle(pen_intake *intake, pen_lsn lsn)
+pen_metric pen_intake_blocked(const pen_intake *intake)
 {
-    if (lsn > intake->received) {
-        intake->received = lsn;
-    }
-    /* [IDLE-1] release: pairs with the acquire in the progress thread. */
-    pen_cell_publish(&intake->stream->idle_lsn, intake->received);
+    return intake->blocked;
 }
+
+/* The end */
 
 void pen_intake_stop(pen_intake *intake)
 {
@@ -272,15 +251,9 @@ static void reach_end(pen_intake *intake)
                                                                  : PEN_REASON_CAUGHT_UP);
 }
 
-static bool is_beyond_end(const pen_intake *intake, pen_lsn lsn)
-{
-    pen_lsn stop_lsn = intake->stream->stop_lsn;
-    return stop_lsn != PEN_LSN_NONE && lsn > stop_lsn;
-}
-
 pen_lsn pen_intake_received(const pen_intake *intake)
 {
-    return intake->received;
+    return intake->positions.received;
 }
 
 uint64_t pen_intake_count(const pen_intake *intake, pen_message_kind kind)
@@ -288,77 +261,33 @@ uint64_t pen_intake_count(const pen_intake *intake, pen_message_kind kind)
     return intake->counts[(uint8_t)kind];
 }
 
-/* Which segments are needed */
-
-/* A message stands in `segment`. */
-static void note_segment(pen_intake *intake, uint64_t segment)
-{
-    if (intake->segment_count > 0 &&
-        intake->segments[intake->segment_count - 1].segment >= segment) {
-        return;
-    }
-    if (intake->segment_count == intake->segment_capacity) {
-        intake->segment_capacity =
-            intake->segment_capacity == 0 ? 16 : intake->segment_capacity * 2;
-        intake->segments =
-            pen_realloc(intake->segments, intake->segment_capacity * sizeof(*intake->segments));
-    }
-    intake->segments[intake->segment_count++] = (segment_end){.segment = segment};
-}
-
-/* A transaction whose first message stands in `first` ends at `end_lsn`. */
-static void note_end(pen_intake *intake, uint64_t first, pen_lsn end_lsn)
-{
-    for (size_t i = 0; i < intake->segment_count; i++) {
-        segment_end *it = &intake->segments[i];
-        if (it->segment >= first) {
-            it->end_lsn = end_lsn > it->end_lsn ? end_lsn : it->end_lsn;
-            return;
-        }
-    }
-}
-
 uint64_t pen_intake_needed_segment(pen_intake *intake, pen_lsn durable)
 {
-    if (intake->segment_count == 0) {
-        return 0;
-    }
-    uint64_t streamed =
+    uint64_t open =
         intake->streamed == NULL ? UINT64_MAX : pen_streamed_first_segment(intake->streamed);
-    size_t gone = 0;
-    /* The last one is where the next transaction may begin, and an open one has begun there: a
-     * segment ends between transactions. */
-    while (gone + 1 < intake->segment_count && intake->segments[gone].segment < streamed &&
-           intake->segments[gone].end_lsn <= durable) {
-        gone++;
-    }
-    intake->segment_count -= gone;
-    memmove(intake->segments, intake->segments + gone,
-            intake->segment_count * sizeof(*intake->segments));
-    return intake->segments[0].segment;
+    return pen_positions_needed_segment(&intake->positions, open, durable);
 }
 
 /* Messages */
+
+static void count_txn(const pen_intake *intake, const pen_txn *txn)
+{
+    pen_meter_add(PEN_METRIC_RECEIVED_BYTES, txn->bytes);
+    pen_meter_add(PEN_METRIC_LATE_TRANSACTIONS, intake->behind.far);
+}
 
 /* A whole transaction came, whose first message stands in `first_segment` of the spool. */
 static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
 {
     pen_lsn commit_lsn = txn->commit_lsn;
     pen_lsn end_lsn = txn->end_lsn;
-    bool again = commit_lsn <= intake->skip_lsn;
-    if (!again && commit_lsn <= intake->commit_lsn) {
-        /* All that follows, dependencies, progress and resuming, stands on this order. */
+    bool again = false;
+    if (!pen_positions_note_commit(&intake->positions, commit_lsn, &again, err)) {
         if (txn != &intake->assembler.fed) { /* what was fed belongs to the assembler */
             pen_txn_release(txn);
         }
-        return pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "source: a transaction committed at " PEN_LSN_FMT
-            " came behind one committed at " PEN_LSN_FMT
-            "; check that nothing between penstock and the source changes the stream",
-            PEN_LSN_ARGS(commit_lsn), PEN_LSN_ARGS(intake->commit_lsn));
+        return false;
     }
-    intake->commit_lsn = again ? intake->commit_lsn : commit_lsn;
     intake->over_budget = false;
     if (intake->feed != NULL) {
         intake->feed->end_lsn = end_lsn;
@@ -366,22 +295,24 @@ static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
         intake->feed->change_count = txn->change_count;
         intake->feed->bytes = txn->bytes;
         intake->feed_ends = true;
-        intake->received = end_lsn;
+        pen_positions_note_received(&intake->positions, end_lsn);
+        count_txn(intake, txn);
     } else if (intake->skipping) {
         intake->skipping = false;
         pen_assembler_discard(&intake->assembler);
-        note_idle(intake, end_lsn);
+        pen_positions_note_idle(&intake->positions, end_lsn);
     } else if (again || txn->change_count == 0) {
         /* Here already, or nothing in it: only the position moves. */
         pen_txn_release(txn);
-        note_idle(intake, end_lsn);
+        pen_positions_note_idle(&intake->positions, end_lsn);
     } else {
         txn->behind = intake->behind.far;
+        count_txn(intake, txn);
         intake->waiting = txn;
-        intake->received = end_lsn;
+        pen_positions_note_received(&intake->positions, end_lsn);
     }
     /* The next commit record cannot lie before the end of this one. */
-    if (is_beyond_end(intake, end_lsn)) {
+    if (pen_positions_is_beyond_end(&intake->positions, end_lsn)) {
         reach_end(intake);
     }
     return true;
@@ -400,7 +331,7 @@ static bool is_large(const pen_intake *intake)
 static void flow(pen_intake *intake)
 {
     pen_txn *txn = pen_assembler_give_open(&intake->assembler);
-    if (txn->commit_lsn <= intake->skip_lsn) {
+    if (pen_positions_was_here(&intake->positions, txn->commit_lsn)) {
         intake->skipping = true;
         pen_txn_release(txn);
         return;
@@ -456,13 +387,14 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
 {
     uint32_t xid = msg->stream_commit.xid;
     pen_lsn commit_lsn = msg->stream_commit.commit_lsn;
-    if (is_beyond_end(intake, commit_lsn)) {
+    if (pen_positions_is_beyond_end(&intake->positions, commit_lsn)) {
         reach_end(intake);
         return true;
     }
-    bool again = commit_lsn <= intake->skip_lsn;
+    bool again = pen_positions_was_here(&intake->positions, commit_lsn);
     if (again && pen_streamed_segment_of(intake->streamed, xid) == 0) {
-        note_idle(intake, msg->stream_commit.end_lsn); /* all its blocks are gone */
+        pen_positions_note_idle(&intake->positions,
+                                msg->stream_commit.end_lsn); /* all its blocks are gone */
         return true;
     }
     if (pen_streamed_in_block(intake->streamed) ||
@@ -478,7 +410,7 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
     }
     if (!intake->options.spool_is_ours) {
         uint64_t first = pen_streamed_segment_of(intake->streamed, xid);
-        note_end(intake, first, msg->stream_commit.end_lsn);
+        pen_positions_note_end(&intake->positions, first, msg->stream_commit.end_lsn);
     }
     const pen_message begin = {.kind = PEN_MESSAGE_BEGIN,
                                .begin = {.commit_lsn = commit_lsn,
@@ -505,7 +437,7 @@ static bool end_replay(pen_intake *intake, pen_error *err)
         return false;
     }
     if (intake->replays_relations_only) {
-        note_idle(intake, commit.commit.end_lsn);
+        pen_positions_note_idle(&intake->positions, commit.commit.end_lsn);
         return true;
     }
     return assemble(intake, &commit, 0, err);
@@ -591,7 +523,7 @@ bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_spool_pos at, p
     intake->arrival++;
     bool spooled = intake->options.spool != NULL && !intake->options.spool_is_ours;
     if (spooled) {
-        note_segment(intake, at.segment);
+        pen_positions_note_segment(&intake->positions, at.segment);
     }
     if (intake->streamed != NULL && pen_streamed_in_block(intake->streamed) && bytes.len > 0 &&
         bytes.data[0] != PEN_MESSAGE_STREAM_STOP) {
@@ -613,13 +545,13 @@ bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_spool_pos at, p
     case PEN_MESSAGE_STREAM_COMMIT:
         return take_streaming(intake, &msg, err);
     case PEN_MESSAGE_BEGIN:
-        if (is_beyond_end(intake, msg.begin.commit_lsn)) {
+        if (pen_positions_is_beyond_end(&intake->positions, msg.begin.commit_lsn)) {
             reach_end(intake);
             return true;
         }
         break;
     case PEN_MESSAGE_COMMIT:
-        note_end(intake, at.segment, msg.commit.end_lsn);
+        pen_positions_note_end(&intake->positions, at.segment, msg.commit.end_lsn);
         break;
     default:
         break;
@@ -652,9 +584,9 @@ void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
         (intake->streamed != NULL && pen_streamed_in_block(intake->streamed))) {
         return; /* a position inside a transaction proves nothing about commits */
     }
-    note_idle(intake, lsn);
+    pen_positions_note_idle(&intake->positions, lsn);
     /* A commit can still come at exactly the keepalive's position. */
-    if (is_beyond_end(intake, lsn)) {
+    if (pen_positions_is_beyond_end(&intake->positions, lsn)) {
         reach_end(intake);
     }
 }
@@ -674,8 +606,6 @@ bool pen_intake_session(pen_intake *intake, pen_error *err)
     if (intake->streamed != NULL) {
         pen_streamed_forget_all(intake->streamed);
     }
-    if (intake->commit_lsn > intake->skip_lsn) {
-        intake->skip_lsn = intake->commit_lsn;
-    }
+    pen_positions_note_session(&intake->positions);
     return true;
 }

@@ -35,6 +35,8 @@ void pen_intake_destroy(pen_intake *intake);
  * the disk is full; then nothing more may be given in, and the caller sleeps until woken (but looks
  * again after some milliseconds). Errors: the spool's. */
 PEN_MUST_CHECK bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err);
+/* What the reader waits for when that said that it is not ready; PEN_METRIC_COUNT when it was. */
+pen_metric pen_intake_blocked(const pen_intake *intake);
 
 /* Takes one message, all of it; `at` is where it stands in a spool that is not ours. Errors:
  * PEN_ERROR_FATAL, what the source sent is not what the protocol allows. */

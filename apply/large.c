@@ -207,7 +207,7 @@ static pen_segment *next_segment(pen_worker *worker, pen_feed *feed, bool wait,
             pen_parker_cancel(&worker->parker);
             return seg;
         }
-        (void)pen_parker_park(&worker->parker, -1, 0, PEN_PARK_FOREVER);
+        (void)pen_meter_park(PEN_METRIC_WORKER_INPUT, &worker->parker, -1, 0, PEN_PARK_FOREVER);
     }
 }
 

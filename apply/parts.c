@@ -470,7 +470,6 @@ static void unmake_workers(pen_run *run)
     pen_stream *stream = run->stream;
     for (unsigned i = 0; i < stream->worker_count; i++) {
         if (stream->workers[i] != NULL) {
-            pen_histogram_merge(&run->lag, &stream->workers[i]->lag);
             pen_worker_deinit(stream->workers[i]);
             free(stream->workers[i]);
             stream->workers[i] = NULL;

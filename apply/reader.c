@@ -97,7 +97,11 @@ static void capture(pen_reader *reader, const pen_event *event)
 static void pace(pen_reader *reader)
 {
     if (reader->spool == NULL && !reader->was_dry && pen_intake_is_behind(reader->intake)) {
-        (void)pen_pacing_pause(&reader->pacing, pen_replication_socket(reader->rep));
+        int64_t since_us = pen_now_us();
+        if (pen_pacing_pause(&reader->pacing, pen_replication_socket(reader->rep)) > 0) {
+            pen_meter_add(PEN_METRIC_PAUSES, 1);
+            pen_meter_add(PEN_METRIC_READER_PACED, (uint64_t)(pen_now_us() - since_us));
+        }
     }
 }
 
@@ -525,6 +529,18 @@ static bool must_look_again(const pen_reader *reader)
            (!reader->receiving && pen_cell_read(&stream->progress_done));
 }
 
+/* What the reader waits for, after choose_sleep has asked everybody. */
+static pen_metric sleeps_for(const pen_reader *reader, int events)
+{
+    pen_metric blocked =
+        reader->intake == NULL ? PEN_METRIC_COUNT : pen_intake_blocked(reader->intake);
+    if (reader->receiving && blocked != PEN_METRIC_COUNT) {
+        return blocked;
+    }
+    return reader->receiving && !(events & PEN_PARK_READABLE) ? PEN_METRIC_READER_DISK
+                                                              : PEN_METRIC_READER_SOURCE;
+}
+
 static bool sleep_a_while(pen_reader *reader, pen_error *err)
 {
     pen_stream *stream = reader->stream;
@@ -541,8 +557,8 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
     }
     int64_t since_us = pen_now_us();
     int happened =
-        pen_parker_park(&stream->reader_parker,
-                        events == 0 ? -1 : pen_replication_socket(reader->rep), events, timeout_ms);
+        pen_meter_park(sleeps_for(reader, events), &stream->reader_parker,
+                       events == 0 ? -1 : pen_replication_socket(reader->rep), events, timeout_ms);
     if (happened & PEN_PARK_READABLE) {
         reader->heard = true; /* bytes, though maybe no whole message */
     }
@@ -624,12 +640,14 @@ void pen_reader_run(void *arg)
     pen_reader *reader = arg;
     pen_stream *stream = reader->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER);
+    pen_meter_begin(pen_stream_reader_meter(stream), PEN_METRIC_READER_TIME);
     pen_error *err = &stream->reader_failure;
     *err = (pen_error){0};
     /* Without an intake it fails alone: main may just be taking the run down that it let go of. */
     if (!run(reader, err) && reader->intake != NULL) {
         pen_stream_fail(stream, err);
     }
+    pen_meter_end();
     /* [READER-1] release: pairs with the acquire in main. */
     pen_cell_publish(&stream->reader_done, 1);
     pen_parker_wake(&stream->main_parker);

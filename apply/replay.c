@@ -46,7 +46,7 @@ pen_outcome pen_replay_judge(const pen_failure *failure, const pen_error *err)
 void pen_replay_tell(pen_worker *worker, const pen_batch *batch, const pen_error *err)
 {
     int64_t now_us = pen_now_us();
-    pen_counter_add(&worker->stream->retries, 1);
+    pen_meter_add(PEN_METRIC_RETRIES, 1);
     if (worker->retry_logged_us != 0 && now_us - worker->retry_logged_us < TELL_EVERY_US) {
         worker->retries_untold++;
         return;
@@ -82,7 +82,8 @@ bool pen_replay_pause(pen_worker *worker, unsigned tries, pen_error *err)
             pen_parker_cancel(&worker->parker);
             return !stopped || pen_error_set(err, PEN_ERROR_NONE, "stopped");
         }
-        (void)pen_parker_park(&worker->parker, -1, 0, (int)(left_us / 1000) + 1);
+        (void)pen_meter_park(PEN_METRIC_WORKER_PAUSE, &worker->parker, -1, 0,
+                             (int)(left_us / 1000) + 1);
     }
 }
 

@@ -312,7 +312,6 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
     *reason = PEN_REASON_FAILED;
     pen_run *run = pen_calloc(1, sizeof(*run));
     run->signal_fd = -1;
-    pen_histogram_init(&run->lag);
     stop_early_on_signals();
     run->started_us = pen_now_us();
     run->shown_us = run->started_us;

@@ -26,7 +26,6 @@ typedef struct pen_run {
     int64_t started_us;
     int64_t shown_us;
     uint64_t shown_txns;
-    pen_histogram lag;      /* of the workers that have ended */
     uint64_t messages[256]; /* received, by kind, by intakes that have ended */
     /* until a connection is lost; the reader also over a loss of the target, with --ack spooled */
     pen_pgconn *source; /* an ordinary session: catalog at the start, the source's position later */

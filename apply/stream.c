@@ -76,6 +76,28 @@ void pen_stream_worker_done(pen_stream *stream)
     }
 }
 
+pen_meter *pen_stream_reader_meter(const pen_stream *stream)
+{
+    return &stream->meters[0];
+}
+
+pen_meter *pen_stream_dispatcher_meter(const pen_stream *stream, unsigned number)
+{
+    return &stream->meters[1 + number];
+}
+
+pen_meter *pen_stream_worker_meter(const pen_stream *stream, unsigned number)
+{
+    return &stream->meters[1 + stream->dealing.count + number];
+}
+
+void pen_stream_count(const pen_stream *stream, uint64_t sums[PEN_METRIC_COUNT])
+{
+    pen_meters_sum(stream->meters, stream->meter_count, sums);
+    sums[PEN_METRIC_MEMORY_USED] = pen_budget_used(&stream->budget);
+    sums[PEN_METRIC_MEMORY_PEAK] = pen_budget_peak(&stream->budget);
+}
+
 /* What every run of dispatcher and workers begins with. */
 static void init_run(pen_stream *stream)
 {
@@ -119,6 +141,11 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
                                       .bytes = options->batch_bytes,
                                       .transactions = options->batch_transactions};
     made->fill = choose_fill(&made->limits, options->memory, made->worker_count);
+    made->meter_count = 1 + options->dispatchers + options->workers;
+    made->meters = pen_alloc_lines(made->meter_count * sizeof(*made->meters));
+    for (size_t i = 0; i < made->meter_count; i++) {
+        pen_meter_init(&made->meters[i]);
+    }
     pthread_mutex_init(&made->failure_lock, NULL);
     pen_parker *const parkers[] = {&made->main_parker, &made->reader_parker, &made->baton_parker,
                                    &made->progress_parker};
@@ -177,6 +204,7 @@ void pen_stream_destroy(pen_stream *stream)
     pthread_mutex_destroy(&stream->failure_lock);
     pen_conflicts_deinit(&stream->conflicts);
     pen_format_deinit(&stream->format);
+    free(stream->meters);
     free(stream->workers);
     free(stream);
 }

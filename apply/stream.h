@@ -38,7 +38,7 @@
 #include "apply/handover.h"
 #include "apply/onconflict.h"
 #include "apply/resume.h"
-#include "core/histogram.h"
+#include "core/metrics.h"
 #include "core/options.h"
 #include "core/sync.h"
 #include "core/thread.h"
@@ -74,6 +74,10 @@ typedef struct pen_stream {
     struct pen_worker **workers;
     unsigned worker_count;
 
+    /* what the threads count, each in its own; they outlive the threads */
+    pen_meter *meters;
+    size_t meter_count;
+
     /* parts */
     pen_budget budget;
     pen_parker main_parker;
@@ -86,7 +90,6 @@ typedef struct pen_stream {
     /* reader writes */
     PEN_ALIGNED pen_cell handed_lsn; /* end of the last transaction given to a dispatcher */
     pen_cell idle_lsn;        /* every commit before it has been handed over or had no changes */
-    pen_counter txns_handed;  /* with changes for us */
     pen_cell disk_full;       /* 1: nothing is received until the state directory has room */
     pen_cell spool_start_lsn; /* what ends at or before it is not in the spool any more */
     pen_cell spool_end_lsn;   /* what ends at or before it, and behind that, is in it, durably */
@@ -104,10 +107,6 @@ typedef struct pen_stream {
     PEN_ALIGNED pen_cell applied_lsn; /* end of the newest transaction visible on the target */
     pen_cell workers_done;            /* 1: the last worker has ended */
     pen_countdown workers_left;
-    pen_counter txns_applied;
-    pen_counter changes_applied;
-    pen_counter batches_applied;
-    pen_counter retries;     /* rolled back and applied again */
     pen_conflicts conflicts; /* under its lock */
 
     /* progress writes */
@@ -143,6 +142,13 @@ void pen_stream_fail(pen_stream *stream, const pen_error *err);
 void pen_stream_advise(pen_error *err);
 /* What was asked for so far. */
 pen_stop pen_stream_stopping(const pen_stream *stream);
+
+/* What each thread counts in: the reader, dispatcher and worker `number`, from 0. */
+pen_meter *pen_stream_reader_meter(const pen_stream *stream);
+pen_meter *pen_stream_dispatcher_meter(const pen_stream *stream, unsigned number);
+pen_meter *pen_stream_worker_meter(const pen_stream *stream, unsigned number);
+/* Any thread: all numbers as they are now. */
+void pen_stream_count(const pen_stream *stream, uint64_t sums[PEN_METRIC_COUNT]);
 
 /* Worker's last call. */
 void pen_stream_worker_done(pen_stream *stream);

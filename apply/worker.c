@@ -36,7 +36,6 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->stream = stream;
     worker->number = number;
     worker->random = (uint64_t)pen_now_us() * (number + 1) | 1;
-    pen_histogram_init(&worker->lag);
     worker->plan = pen_plan_create();
     worker->parker.event_fd = -1;
     if (!pen_parker_init(&worker->parker, err) ||
@@ -175,9 +174,9 @@ void pen_worker_applied(pen_worker *worker, const pen_txn *txn, uint64_t change_
     pen_stream *stream = worker->stream;
     /* [APPLIED-1] release: pairs with the acquire in the reader and the progress thread. */
     pen_cell_publish(&stream->applied_lsn, txn->end_lsn);
-    pen_histogram_record(&worker->lag, pen_pgtime_now() - txn->commit_time);
-    pen_counter_add(&stream->txns_applied, 1);
-    pen_counter_add(&stream->changes_applied, change_count);
+    pen_meter_record(PEN_DISTRIBUTION_LAG, pen_pgtime_now() - txn->commit_time);
+    pen_meter_add(PEN_METRIC_TRANSACTIONS, 1);
+    pen_meter_add(PEN_METRIC_CHANGES, change_count);
     worker->next_txn = txn->next;
     worker->previous_commit_lsn = txn->commit_lsn;
 }
@@ -193,12 +192,14 @@ static void finish_batch(pen_worker *worker, pen_batch *batch)
     PEN_KILL_POINT("worker-handed-over");
     pen_pgtime now = pen_pgtime_now();
     for (const pen_txn *txn = worker->next_txn; txn != NULL; txn = txn->next) {
-        pen_histogram_record(&worker->lag, now - txn->commit_time);
-        pen_counter_add(&stream->txns_applied, 1);
-        pen_counter_add(&stream->changes_applied,
-                        batch->feed != NULL ? batch->change_count : txn->change_count);
+        pen_meter_record(PEN_DISTRIBUTION_LAG, now - txn->commit_time);
+        pen_meter_add(PEN_METRIC_TRANSACTIONS, 1);
+        pen_meter_add(PEN_METRIC_CHANGES,
+                      batch->feed != NULL ? batch->change_count : txn->change_count);
     }
-    pen_counter_add(&stream->batches_applied, 1);
+    pen_meter_add(PEN_METRIC_BATCHES, 1);
+    pen_meter_record(PEN_DISTRIBUTION_BATCH_TRANSACTIONS, (int64_t)batch->txn_count);
+    pen_meter_record(PEN_DISTRIBUTION_BATCH_CHANGES, (int64_t)batch->change_count);
     pen_batch_destroy(batch);
 }
 
@@ -230,6 +231,7 @@ void pen_worker_run(void *arg)
     pen_worker *worker = arg;
     pen_stream *stream = worker->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
+    pen_meter_begin(pen_stream_worker_meter(stream, worker->number), PEN_METRIC_WORKER_TIME);
     for (;;) {
         pen_batch *batch = pen_handover_take(&stream->handover, worker->number);
         if (batch == NULL) {
@@ -244,5 +246,6 @@ void pen_worker_run(void *arg)
         }
         finish_batch(worker, batch);
     }
+    pen_meter_end();
     pen_stream_worker_done(stream);
 }

@@ -39,7 +39,6 @@ typedef struct pen_worker {
     uint64_t random;         /* for the jitter of waits */
     int64_t retry_logged_us; /* when a line told of one */
     uint64_t retries_untold; /* since then */
-    pen_histogram lag; /* source commit to seen committed here, microseconds; the worker writes */
 } pen_worker;
 
 /* Takes `conn`, a session for writing rows. The worker must stay where it is, on cache

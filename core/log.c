@@ -33,6 +33,11 @@ typedef struct line_buffer {
     bool full; /* something did not fit; nothing is added after that */
 } line_buffer;
 
+bool pen_log_is_json(void)
+{
+    return log_format == PEN_LOG_JSON;
+}
+
 void pen_log_init(pen_log_format format, pen_log_level level)
 {
     log_format = format;

@@ -16,6 +16,8 @@ typedef enum pen_log_level {
 typedef enum pen_log_format { PEN_LOG_TEXT, PEN_LOG_JSON } pen_log_format;
 
 void pen_log_init(pen_log_format format, pen_log_level level);
+/* True when the log is for programs, which can take more facts at once than people can. */
+bool pen_log_is_json(void);
 
 /* One line: "2026-01-31T12:00:00.123Z INFO  [worker 3] text", or {"time": …, "level": …, "thread":
  * …, "message": …}. Control characters in it are escaped, so that one event stays one line. */

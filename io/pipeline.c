@@ -1,5 +1,7 @@
 #include "io/pipeline.h"
 
+#include "core/metrics.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,7 +196,8 @@ static bool step(pen_pipeline *p, pen_error *err)
         return pen_error_set(err, PEN_ERROR_NONE, "stopped");
     }
     int events = PEN_PARK_READABLE | (pending ? PEN_PARK_WRITABLE : 0);
-    int happened = pen_parker_park(p->parker, pen_pgconn_socket(p->conn), events, PEN_PARK_FOREVER);
+    int happened = pen_meter_park(PEN_METRIC_WORKER_SERVER, p->parker, pen_pgconn_socket(p->conn),
+                                  events, PEN_PARK_FOREVER);
     if ((happened & PEN_PARK_READABLE) && !pen_pgconn_consume(p->conn, err)) {
         return false;
     }

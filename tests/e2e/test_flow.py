@@ -10,6 +10,8 @@ from lib.program import wait_until
 TABLE = "CREATE TABLE rows (id int PRIMARY KEY, a text)"
 # A batch is filled up to a quarter of its limits.
 LIMIT, FILL = 2000, 500
+# Transactions that a busy machine may bring late though nothing is behind.
+LATE = 20
 FLOW = {"workers": 16, "batch_transactions": LIMIT}
 
 
@@ -34,24 +36,45 @@ def test_batches_are_filled_in_a_drain(pair, dispatchers):
     assert done["transactions"] == 5000
     # But the last, and where the source made a pause.
     assert done["batches"] <= 5000 / FILL + 10
+    assert done["batch_transactions_p50"] >= FILL / 4
+    assert done["late_transactions"] == done["received_transactions"] == 5000
+    assert done["held_batches"] > 0
+    assert done["pauses"] > 0
     assert pair.same() == 5000
 
 
 @pytest.mark.parametrize("dispatchers", [1, 4])
 def test_a_lone_transaction_goes_at_once(pair, dispatchers):
-    """Before a drain, and after it."""
-    backlog(pair, 3000)
+    """Before there was a drain, and after one."""
+    pair.schema(TABLE)
     run = pair.penstock.start(dispatchers=dispatchers, **FLOW)
-    pair.wait_rows("rows", 3000, run)
+    pair.wait_streaming(run)
+    write(pair, -100, 1)
+    pair.wait_rows("rows", 1, run)
+    for i in range(-99, 0):
+        pair.on_source("INSERT INTO rows VALUES (%s, '')", (i,))
+        time.sleep(0.01)
+    pair.wait_rows("rows", 100, run)
+    run.stop()
+    done = run.finished()
+    # The first one, which came while the stream began, may have been late; and a machine may be slow.
+    assert done["held_batches"] <= done["late_transactions"] <= LATE
+    assert done["pauses"] <= 10 * LATE
+    write(pair, 1, 3000)
+    time.sleep(0.3)
+    run = pair.penstock.start(dispatchers=dispatchers, **FLOW)
+    pair.wait_rows("rows", 3100, run)
     for i in range(3001, 3201):
         pair.on_source("INSERT INTO rows VALUES (%s, '')", (i,))
         time.sleep(0.01)
-    pair.wait_rows("rows", 3200, run)
+    pair.wait_rows("rows", 3300, run)
     run.stop()
     done = run.finished()
-    # Each was a batch of its own, unless one took longer than the pause.
+    # Those of the drain, and no other. Each other was a batch of its own, unless one took longer than the pause.
+    assert 3000 <= done["late_transactions"] <= 3000 + LATE
+    assert done["held_batches"] <= 3000 / FILL + 10 + LATE
     assert 100 <= done["batches"] <= 3000 / FILL + 10 + 200
-    assert pair.same() == 3200
+    assert pair.same() == 3300
 
 
 @pytest.mark.parametrize("dispatchers", [1, 3])
@@ -62,7 +85,9 @@ def test_a_batch_is_not_held_for_ever(pair, dispatchers):
     run = pair.penstock.start(dispatchers=dispatchers, batch_transactions=1000000, batch_rows=1000000)
     pair.wait_rows("rows", 700, run)
     run.stop()
-    assert run.finished()["batches"] <= 10
+    done = run.finished()
+    assert 1 <= done["batches"] <= 10
+    assert 1 <= done["dry_batches"] <= done["held_batches"]
     assert pair.same() == 700
 
 
@@ -149,11 +174,70 @@ def test_a_backlog_in_the_spool(pair):
     pair.target.autocommit = True
     pair.wait_rows("rows", 14010, run, timeout=120)
     run.stop()
-    # What the workers had when the target stood still was small.
-    assert run.finished()["batches"] <= 14000 / FILL + 40
+    done = run.finished()
+    # What came first was on time; what the workers had when the target stood still was small.
+    assert done["late_transactions"] >= 3000
+    assert done["batches"] <= 14000 / FILL + 40
     assert pair.same() == 14010
 
 
 def lsn(pair, end):
     return pair.on_source("SELECT confirmed_flush_lsn >= %s FROM pg_replication_slots WHERE slot_name = %s",
                           (end, pair.name))[0][0]
+
+
+STAGES = {
+    "reader": ("source", "paced", "memory", "room", "disk"),
+    "dispatcher": ("input", "baton", "room"),
+    "worker": ("input", "turn", "server", "pause"),
+}
+
+
+def test_the_time_of_each_stage(pair):
+    """The waits of a stage are parts of its time, and the stage that limits is named."""
+    pair.schema(TABLE)
+    pair.on_target("""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END'""")
+    pair.on_target("CREATE TRIGGER slow BEFORE INSERT ON rows FOR EACH ROW EXECUTE FUNCTION slow()")
+    pair.on_target("ALTER TABLE rows ENABLE ALWAYS TRIGGER slow")
+    pair.make_slot()
+    write(pair, 1, 1500)
+    run = pair.penstock.catch_up(dispatchers=2, workers=4)
+    done = run.finished()
+    seconds = {stage: done[f"{stage}_seconds"] for stage in STAGES}
+    for stage, waits in STAGES.items():
+        waited = sum(done[f"{stage}_{wait}_seconds"] for wait in waits)
+        assert 0 < waited <= seconds[stage] * 1.01, stage
+    assert 0 < seconds["reader"] < done["seconds"]
+    assert seconds["worker"] > 2 * seconds["dispatcher"] * 0.8
+    # Each row takes 2 ms of the target's time.
+    assert done["worker_server_seconds"] > 1500 * 0.002 * 0.5
+    assert done["limit"] in ("target", "order")
+    assert done["applied_changes"] == done["rows"] == 1500
+    assert done["received_bytes"] > 1500 * 20
+    assert done["batch_changes_max"] >= done["batch_changes_p50"] >= 1
+
+
+def test_a_stream_that_keeps_up_waits_for_the_source(pair):
+    pair.schema(TABLE)
+    run = pair.penstock.start()
+    pair.wait_streaming(run)
+    for i in range(50):
+        pair.on_source("INSERT INTO rows VALUES (%s, '')", (i,))
+        time.sleep(0.02)
+    pair.wait_rows("rows", 50, run)
+    run.stop()
+    done = run.finished()
+    assert done["limit"] == "source"
+    assert done["reader_source_seconds"] > done["reader_seconds"] / 2
+    assert done["worker_input_seconds"] > done["worker_seconds"] / 2
+
+
+def test_a_summary_for_people(pair):
+    backlog(pair, 100)
+    run = pair.penstock.catch_up(log_format="text")
+    lines = run.stderr.splitlines()
+    for start in ("reader: busy ", "dispatchers: busy ", "workers: busy "):
+        assert len([line for line in lines if start in line]) == 1, run.stderr
+    assert len([line for line in lines if "transactions and" in line and "; limited by the " in line]) == 1
+    assert "stream finished" in lines[-1] and "limit=" in lines[-1] and "reader_" not in lines[-1]

@@ -4,6 +4,7 @@
  * any two steps of the protocol, because this file compiles it with them: the source is the
  * product's own. */
 #include "apply/dealing.h"
+#include "core/metrics.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -43,8 +44,8 @@ static int delay(void)
 #define pen_ring_pop(ring)            (delay(), pen_ring_pop(ring))
 #define pen_parker_prepare(parker)    (delay(), pen_parker_prepare(parker))
 #define pen_parker_wake(parker)       (delay(), pen_parker_wake(parker))
-#define pen_parker_park(parker, fd, events, timeout_ms)                                            \
-    (delay(), pen_parker_park(parker, fd, events, timeout_ms))
+#define pen_meter_park(wait, parker, fd, events, timeout_ms)                                       \
+    (delay(), pen_meter_park(wait, parker, fd, events, timeout_ms))
 
 #include "apply/dealing.c"
 

@@ -3,6 +3,7 @@
  * would show. Delays come between any two steps of the protocol, because this file compiles it with
  * them: the source is the product's own. */
 #include "apply/handover.h"
+#include "core/metrics.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -47,8 +48,8 @@ static int delay(void)
 #define pen_idle_pick(set, count)      (delay(), pen_idle_pick(set, count))
 #define pen_parker_prepare(parker)     (delay(), pen_parker_prepare(parker))
 #define pen_parker_wake(parker)        (delay(), pen_parker_wake(parker))
-#define pen_parker_park(parker, fd, events, timeout_ms)                                            \
-    (delay(), pen_parker_park(parker, fd, events, timeout_ms))
+#define pen_meter_park(wait, parker, fd, events, timeout_ms)                                       \
+    (delay(), pen_meter_park(wait, parker, fd, events, timeout_ms))
 
 #include "apply/handover.c"
 

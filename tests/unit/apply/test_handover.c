@@ -2,6 +2,7 @@
  * before any primitive of the protocol, and while the thread sleeps. The source is the product's
  * own, compiled with a hook. */
 #include "apply/handover.h"
+#include "core/metrics.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -23,14 +24,14 @@ static int sleep_now(pen_parker *parker);
 #define pen_parker_prepare(parker)     (step(), pen_parker_prepare(parker))
 #define pen_parker_cancel(parker)      (step(), pen_parker_cancel(parker))
 #define pen_parker_wake(parker)        (step(), pen_parker_wake(parker))
-#define pen_parker_park(parker, fd, events, timeout_ms)                                            \
-    ((void)(fd), (void)(events), (void)(timeout_ms), sleep_now(parker))
+#define pen_meter_park(wait, parker, fd, events, timeout_ms)                                       \
+    ((void)(wait), (void)(fd), (void)(events), (void)(timeout_ms), sleep_now(parker))
 
 #include "apply/handover.c"
 
 #undef pen_idle_add
 #undef pen_parker_prepare
-#undef pen_parker_park
+#undef pen_meter_park
 #undef pen_place_is_empty
 #undef pen_place_take
 #undef pen_flag_lower
