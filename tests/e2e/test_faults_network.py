@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from lib.cluster import time_factor
 from lib.load import Load
 from lib.pair import lsn_number
 from lib.program import FAILED, STOPPED, wait_until
@@ -101,7 +102,7 @@ def test_packets_vanish(proxied, side, ack):
     proxied.proxies[side].black_hole()
     write(proxied, 1)
     proxied.wait_rows("events", 200, run, timeout=30)
-    assert time.monotonic() - before < 25
+    assert time.monotonic() - before < 25 * time_factor()
     assert f"{side}:" in run.stderr and "trying again" in run.stderr
     run.stop()
     assert proxied.same() == 400
