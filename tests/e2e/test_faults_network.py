@@ -112,7 +112,7 @@ def test_a_source_that_does_not_answer(proxied):
     """Its kernel does, or a proxy's on the way, so that TCP finds nothing wrong."""
     proxied.source_cluster.sql(f"ALTER DATABASE {proxied.name} SET wal_sender_timeout = '5s'")
     run = begin(proxied)
-    time.sleep(7)
+    time.sleep(6)
     assert "counts as lost" not in run.stderr, "an idle source answers"
     proxied.proxies["source"].fall_silent()
     before = time.monotonic()
