@@ -48,6 +48,10 @@ static const char *const table_sql =
     " AND fk.confdeltype IN ('c', 'n', 'd')) AS delete_acts,"
     " EXISTS (SELECT 1 FROM fk, tree WHERE fk.conrelid = tree.oid AND fk.confdeltype = 'c')"
     " AS cascades_to,"
+    " EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid"
+    " AND (fk.confupdtype IN ('c', 'n', 'd') OR fk.confdeltype IN ('n', 'd'))) AS moves_from,"
+    " EXISTS (SELECT 1 FROM fk, tree WHERE fk.conrelid = tree.oid"
+    " AND (fk.confupdtype IN ('c', 'n', 'd') OR fk.confdeltype IN ('n', 'd'))) AS moves_to,"
     " EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g, tree WHERE g.tgrelid = tree.oid"
     " AND NOT g.tgisinternal AND (g.tgtype & 3) = 3"
     " AND pg_catalog.strpos($3, g.tgenabled::text) > 0) AS trigger_before,"
@@ -291,6 +295,8 @@ static void find_scope(pen_target *target, const pen_pgresult *table)
     target->cascades_from = is_true(pen_pgresult_named(table, 0, "cascades_from"));
     target->delete_acts = is_true(pen_pgresult_named(table, 0, "delete_acts"));
     target->cascades_to = is_true(pen_pgresult_named(table, 0, "cascades_to"));
+    target->moves_from = is_true(pen_pgresult_named(table, 0, "moves_from"));
+    target->moves_to = is_true(pen_pgresult_named(table, 0, "moves_to"));
     target->table_hash = pen_keyhash_table(to_oid(pen_pgresult_named(table, 0, "root")));
     target->group_hash = pen_keyhash_table(to_oid(pen_pgresult_named(table, 0, "group_oid")));
     read_cascades(target, pen_pgresult_named(table, 0, "cascades"));

@@ -96,7 +96,7 @@ static void note_change(pen_dispatcher *d, size_t key_count, bool after_all)
  * then nothing is appended. */
 static bool hash(pen_dispatcher *d, prepared *it, bool with_baton)
 {
-    uint64_t cascade_group = 0;
+    pen_cascades cascades = {0};
     it->barriers = pen_targets_have_barriers(d->all->targets);
     it->first_key = d->keys.count;
     it->first_change = d->change_count;
@@ -110,7 +110,7 @@ static bool hash(pen_dispatcher *d, prepared *it, bool with_baton)
             size_t before = d->keys.count;
             bool after_all = pen_keys_extract(&d->keys, chg, it->barriers);
             note_change(d, d->keys.count - before, after_all);
-            pen_note_cascade(chg, &cascade_group);
+            pen_note_cascade(chg, &cascades);
             if (with_baton) {
                 pen_targets_settle(chg);
             }

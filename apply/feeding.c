@@ -3,6 +3,8 @@
 #include "apply/relation.h"
 #include "core/metrics.h"
 
+#include <string.h>
+
 bool pen_feeding_resolve(pen_targets *targets, const pen_segment *seg, pen_lsn commit_lsn,
                          pen_error *err)
 {
@@ -15,22 +17,43 @@ bool pen_feeding_resolve(pen_targets *targets, const pen_segment *seg, pen_lsn c
     return true;
 }
 
-void pen_note_cascade(pen_change *chg, uint64_t *group)
+/* True when the update tells of another identity than the row had. */
+static bool moves_row(const pen_target *target, const pen_change *chg)
 {
-    const pen_target *target = chg->kind == PEN_CHANGE_DELETE ? chg->rel->target : NULL;
-    if (target == NULL) {
+    for (uint16_t i = 0; chg->old_tuple.values != NULL && i < target->key_count; i++) {
+        const pen_value *old = &chg->old_tuple.values[target->key[i].index];
+        const pen_value *now = &chg->new_tuple.values[target->key[i].index];
+        if (now->kind != PEN_VALUE_UNCHANGED &&
+            (old->len != now->len ||
+             (old->len > 0 && memcmp(old->data, now->data, old->len) != 0))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pen_note_cascade(pen_change *chg, pen_cascades *cascades)
+{
+    bool is_delete = chg->kind == PEN_CHANGE_DELETE;
+    if (!is_delete && chg->kind != PEN_CHANGE_UPDATE) {
         return;
     }
-    chg->may_be_missing = target->cascades_to && target->group_hash == *group;
-    if (target->cascades_from) {
-        *group = target->group_hash;
+    const pen_target *target = chg->rel->target;
+    chg->may_be_missing = is_delete ? target->cascades_to && target->group_hash == cascades->deletes
+                                    : target->moves_to && target->group_hash == cascades->moves &&
+                                          moves_row(target, chg);
+    if (is_delete && target->cascades_from) {
+        cascades->deletes = target->group_hash;
+    }
+    if (target->moves_from) {
+        cascades->moves = target->group_hash;
     }
 }
 
 static void note_cascades(pen_feeding *feeding, const pen_segment *seg)
 {
     for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
-        pen_note_cascade(chg, &feeding->cascade_group);
+        pen_note_cascade(chg, &feeding->cascades);
     }
 }
 

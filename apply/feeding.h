@@ -9,12 +9,19 @@
 #include "apply/targets.h"
 #include "core/feed.h"
 
+/* The groups of tables that foreign keys tie together in which the newest change that acts on other
+ * rows was, 0 for none: one that deletes them, and one that changes them. */
+typedef struct pen_cascades {
+    uint64_t deletes;
+    uint64_t moves;
+} pen_cascades;
+
 typedef struct pen_feeding {
     pen_stream *stream;
     pen_targets *targets;
     pen_feed *feed;
     pen_lsn commit_lsn;
-    uint64_t cascade_group; /* see pen_note_cascade */
+    pen_cascades cascades;
 } pen_feeding;
 
 /* Before its batch is offered: the worker may be done with `txn` before we are. */
@@ -30,9 +37,10 @@ PEN_MUST_CHECK bool pen_feeding_resolve(pen_targets *targets, const pen_segment 
                                         pen_lsn commit_lsn, pen_error *err);
 
 /* Where foreign keys are enforced on the target too, ON DELETE CASCADE takes the rows that the
- * stream then tells to delete. Only for a delete behind such a parent's, in the same transaction
- * and among tables that are tied together, a missing row is no conflict. `group` is that of the
- * newest such parent, 0 for none; `chg` comes in order, with its target. */
-void pen_note_cascade(pen_change *chg, uint64_t *group);
+ * stream then tells to delete, and what sets columns of the identity, such as ON UPDATE CASCADE of
+ * a key's first column, has moved those that it then tells to update. Only for a change behind such
+ * a parent's, in the same transaction and among tables that are tied together, that is no conflict.
+ * `chg` comes in order, with its target. */
+void pen_note_cascade(pen_change *chg, pen_cascades *cascades);
 
 #endif

@@ -82,7 +82,9 @@ typedef struct pen_target {
     bool cascades_from; /* an enforced FK deletes rows elsewhere when one is deleted here */
     bool delete_acts;   /* the same, or it sets them to NULL or their default */
     bool cascades_to;   /* an enforced FK deletes rows here when one is deleted elsewhere */
-    bool fresh;         /* dispatcher: no change has used this version yet */
+    bool moves_from; /* an enforced FK changes rows elsewhere when one is deleted or changed here */
+    bool moves_to;   /* the same from there: its action changes columns of rows here */
+    bool fresh;      /* dispatcher: no change has used this version yet */
 } pen_target;
 
 void pen_target_destroy(pen_target *target); /* NULL is nothing */

@@ -143,13 +143,43 @@ static void add_whole_row_condition(builder *b)
     pen_text_appendf(&b->sql, "%s LIMIT 1)", b->prefix[0] == '\0' ? "true" : "");
 }
 
-static void add_condition(builder *b, bool old)
+/* True when the target may have moved the row to its new identity by itself. A row that is found by
+ * all of its columns is not looked for there: it could be another one with the same. */
+static bool may_have_moved(const pen_target *target, const pen_change *chg)
+{
+    bool may = chg->kind == PEN_CHANGE_UPDATE && chg->may_be_missing && !target->whole_row &&
+               chg->old_tuple.values != NULL;
+    for (uint16_t i = 0; may && i < target->key_count; i++) {
+        may = chg->new_tuple.values[target->key[i].index].kind != PEN_VALUE_UNCHANGED;
+    }
+    return may;
+}
+
+/* Where the row goes first: who is there is this one, because on the source nobody else can be; and
+ * where it was may be another by now, which the same action moved there. */
+static void add_moved_condition(builder *b)
+{
+    pen_text_append(&b->sql, "(");
+    add_key_condition(b, false);
+    pen_text_append(&b->sql, ") OR (");
+    add_key_condition(b, true);
+    pen_text_appendf(&b->sql, " AND NOT EXISTS (SELECT 1 FROM %s%s WHERE ", only(b->target),
+                     b->target->name);
+    add_key_condition(b, false);
+    pen_text_append(&b->sql, "))");
+}
+
+static void add_condition(builder *b, const pen_change *chg)
 {
     pen_text_append(&b->sql, " WHERE ");
     if (b->target->whole_row) {
         add_whole_row_condition(b);
+    } else if (may_have_moved(b->target, chg)) {
+        pen_text_append(&b->sql, "(");
+        add_moved_condition(b);
+        pen_text_append(&b->sql, ")");
     } else {
-        add_key_condition(b, old);
+        add_key_condition(b, chg->old_tuple.values != NULL);
     }
 }
 
@@ -236,7 +266,7 @@ static void add_update(builder *b, const pen_change *chg, bool check_identity)
     if (!sets) {
         pen_text_appendf(&b->sql, "SELECT 1 FROM %s%s", only(target), target->name);
     }
-    add_condition(b, chg->old_tuple.values != NULL);
+    add_condition(b, chg);
     if (check_identity) {
         add_identity_condition(b, chg, "IS NOT DISTINCT FROM", " AND ");
     }
@@ -257,7 +287,7 @@ static void build_identity_update(builder *b, const pen_change *chg, bool guarde
     add_update(b, chg, true);
     pen_text_appendf(&b->sql, "%s), d AS (DELETE FROM %s%s", b->returns ? " RETURNING 1" : "",
                      only(target), target->name);
-    add_condition(b, chg->old_tuple.values != NULL);
+    add_condition(b, chg);
     add_identity_condition(b, chg, "IS DISTINCT FROM", " OR ");
     pen_text_appendf(&b->sql, " RETURNING *), i AS (INSERT INTO %s (", target->name);
     const char *prefix = "";
@@ -287,10 +317,15 @@ static void build_identity_update(builder *b, const pen_change *chg, bool guarde
                                      : "SELECT 1 FROM u UNION ALL SELECT 1 FROM i");
 }
 
-static void build_delete(builder *b)
+static void build_delete(builder *b, const pen_change *chg)
 {
     pen_text_appendf(&b->sql, "DELETE FROM %s%s", only(b->target), b->target->name);
-    add_condition(b, true);
+    add_condition(b, chg);
+}
+
+static bool may_be_gone(const pen_change *chg)
+{
+    return chg->kind == PEN_CHANGE_DELETE && chg->may_be_missing;
 }
 
 /* Wraps a statement so that it divides by zero, and so aborts the transaction, on a wrong row
@@ -300,7 +335,7 @@ static void add_guard(builder *b, const pen_change *chg)
     char *plain = pen_text_take(&b->sql);
     pen_text_appendf(
         &b->sql, "WITH w AS (%s%s) SELECT 1 / (pg_catalog.count(*) %s 1)::pg_catalog.int4 FROM w",
-        plain, b->returns ? " RETURNING 1" : "", chg->may_be_missing ? "<=" : "=");
+        plain, b->returns ? " RETURNING 1" : "", may_be_gone(chg) ? "<=" : "=");
     free(plain);
 }
 
@@ -308,7 +343,7 @@ static void build_row(pen_statement *st, const pen_change *chg, bool guarded)
 {
     const pen_target *target = chg->rel->target;
     builder b = {.target = target, .statement = st, .returns = true};
-    st->expected_rows = guarded ? PEN_ROWS_ANY : chg->may_be_missing ? PEN_ROWS_AT_MOST_ONE : 1;
+    st->expected_rows = guarded ? PEN_ROWS_ANY : may_be_gone(chg) ? PEN_ROWS_AT_MOST_ONE : 1;
     switch ((pen_change_kind)chg->kind) {
     case PEN_CHANGE_INSERT:
         build_insert(&b);
@@ -328,7 +363,7 @@ static void build_row(pen_statement *st, const pen_change *chg, bool guarded)
         add_update(&b, chg, false);
         break;
     case PEN_CHANGE_DELETE:
-        build_delete(&b);
+        build_delete(&b, chg);
         break;
     case PEN_CHANGE_TRUNCATE:
         break;
@@ -343,8 +378,9 @@ static void build(pen_statement *st, const pen_change *chg, bool set, bool guard
                   const char *name)
 {
     PEN_ASSERT(chg->kind != PEN_CHANGE_TRUNCATE); /* its text is made each time */
-    /* The longest, an update of identity columns, names a column at most five times. */
-    size_t most = 5 * (size_t)chg->rel->column_count + 1;
+    /* The longest, an update of identity columns in a row that may have moved, names a column at
+     * most ten times. */
+    size_t most = 10 * (size_t)chg->rel->column_count + 1;
     st->param_columns = pen_calloc(most, sizeof(*st->param_columns));
     st->param_old = pen_calloc(most, sizeof(*st->param_old));
     st->param_types = pen_calloc(most, sizeof(*st->param_types));

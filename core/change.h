@@ -73,7 +73,8 @@ typedef struct pen_change {
                       as NULL whatever they hold); 'O': the whole old row; 0: none */
     bool truncate_cascade;
     bool truncate_restart_identity;
-    bool may_be_missing; /* dispatcher: a cascade on the target may have taken the row already */
+    bool may_be_missing; /* dispatcher: an action of a foreign key on the target may have taken the
+                            row already (DELETE), or moved it to where it goes (UPDATE) */
     uint64_t bound;      /* dispatcher: batch number that must have committed first; 0: free */
 } pen_change;
 

@@ -9,7 +9,7 @@ import urllib.parse
 import pytest
 
 from lib.cluster import OWNER_PASSWORD, SUPERUSER_PASSWORD, Cluster
-from lib.program import FAILED, USAGE, Run
+from lib.program import FAILED, USAGE, Run, wait_until
 
 
 def secrets_of(text):
@@ -443,7 +443,10 @@ def test_a_locked_table_is_waited_for(one_table):
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
         pair.on_source("INSERT INTO t VALUES (1, 'behind a lock')")
-        time.sleep(1.5)
+        wait_until(lambda: pair.target_cluster.sql(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", (pair.name,)), 20,
+            "it to wait")
+        time.sleep(0.2)
         assert run.running, run.stderr[-3000:]
         cursor.execute("ROLLBACK")
     pair.wait_rows("t", 1, run)

@@ -5,6 +5,7 @@ on many workers, so that whatever is not seen as a dependency runs too early."""
 import random
 import re
 
+import psycopg2
 import pytest
 
 from lib.program import wait_until
@@ -198,6 +199,65 @@ def make_types(pair):
         cluster.sql("CREATE EXTENSION citext SCHEMA public", dbname=pair.name)
     pair.schema("""CREATE COLLATION "any case" (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
         CREATE TYPE mood AS ENUM ('sad', 'glad')""")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_the_target_moves_by_itself(any_pair, seed):
+    """Where what ON UPDATE sets is a part of the children's identity, they have moved before the stream tells so, also to
+    where another one was that has moved on; and what moves them in the same transaction besides is still theirs."""
+    pair = any_pair
+    pair.schema("""CREATE TABLE parent (id int PRIMARY KEY, n int);
+        CREATE TABLE child (parent int DEFAULT 0 REFERENCES parent ON UPDATE CASCADE ON DELETE SET DEFAULT, n int, a int,
+            PRIMARY KEY (parent, n));
+        CREATE TABLE grandchild (parent int, n int, m int, a int, PRIMARY KEY (parent, n, m),
+            FOREIGN KEY (parent, n) REFERENCES child ON UPDATE CASCADE ON DELETE CASCADE)""")
+    pair.make_slot()
+    chance = random.Random(seed)
+    pair.on_source("INSERT INTO parent SELECT i * 10, 0 FROM generate_series(9, 0, -1) i")
+    pair.on_source("INSERT INTO child SELECT id, id + i, 0 FROM parent, generate_series(1, 3) i WHERE id > 0")
+    pair.on_source("INSERT INTO grandchild SELECT parent, n, m, 0 FROM child, generate_series(1, 2) m")
+    pair.on_source("INSERT INTO child SELECT id, 1000, 0 FROM parent WHERE id > 0")  # of each parent one that looks alike
+    statements = (
+        "UPDATE parent SET id = id + 10 WHERE id > 0",  # each to where the next one was
+        "UPDATE parent SET id = id - 10 WHERE id > 0 AND NOT EXISTS (SELECT FROM parent p WHERE p.id = parent.id - 10)",
+        "UPDATE parent SET id = id + 1000, n = n + 1 WHERE id = %s",
+        "UPDATE parent SET n = n + 1 WHERE id = %s",
+        "UPDATE child SET n = n + 1 WHERE parent = %s AND n > 1000",
+        "UPDATE child SET n = n + 2000, a = a + 1 WHERE parent = %s AND n = 1000",
+        "UPDATE child SET a = a + 1 WHERE parent = %s",
+        "UPDATE grandchild SET m = m + 10 WHERE parent = %s AND m < 10",
+        "DELETE FROM child WHERE parent = %s AND n % 7 = 0",
+        "DELETE FROM parent WHERE id = %s AND id > 0 AND NOT EXISTS (SELECT FROM child WHERE parent = id AND n = 1000)",
+        "INSERT INTO child VALUES (%s, 1000, 0) ON CONFLICT DO NOTHING",
+    )
+    done = 0
+    for _ in range(80):
+        ids = [row[0] for row in pair.on_source("SELECT id FROM parent WHERE id > 0")]
+        chosen = [chance.choice(statements) for _ in range(chance.randint(1, 4))]
+        try:
+            pair.transaction(*(s.replace("%s", str(chance.choice(ids))) for s in chosen))
+            done += 1
+        except psycopg2.IntegrityError:
+            pass
+    assert done > 40
+    pair.penstock.catch_up(**HARD)
+    assert pair.same() > 50
+
+
+def test_rows_without_a_key_that_the_target_moves_by_itself(pair):
+    """Which of rows that look alike it was cannot be known, so it is said and not guessed."""
+    pair.schema("""CREATE TABLE parent (id int PRIMARY KEY);
+        CREATE TABLE child (parent int REFERENCES parent ON DELETE SET NULL, n int);
+        ALTER TABLE child REPLICA IDENTITY FULL""")
+    pair.make_slot()
+    pair.on_source("INSERT INTO parent VALUES (1), (2)")
+    pair.on_source("INSERT INTO child VALUES (1, 1), (2, 1)")
+    pair.on_source("DELETE FROM parent WHERE id = 1")
+    error = pair.penstock.fails().the_error()
+    assert "no such row" in error and "ON DELETE SET" in error and "primary key" in error
+    pair.on_target("ALTER TABLE child DROP CONSTRAINT child_parent_fkey")
+    pair.penstock.catch_up()
+    assert pair.same() == 3
 
 
 def test_keys_that_are_equal_and_look_different(any_pair):

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from lib.program import DONE, FAILED
+from lib.program import DONE, FAILED, wait_until
 
 TABLES = "CREATE TABLE big (id int PRIMARY KEY, a text); CREATE TABLE small (id int PRIMARY KEY, n int)"
 ROWS = 60000  # of a kilobyte: several times the memory that penstock gets
@@ -67,6 +67,14 @@ def test_memory_stays_within_its_budget(any_pair):
     assert pair.same() > 0
 
 
+def stands_still(pair):
+    """The source has more to send, and nobody takes it."""
+    sent = "SELECT sent_lsn FROM pg_stat_replication WHERE application_name = %s"
+    before = pair.on_source(sent, (f"penstock {pair.name} reader",))
+    time.sleep(0.7)
+    return before == pair.on_source(sent, (f"penstock {pair.name} reader",)) != []
+
+
 def test_many_that_wait_for_the_target(pair):
     """None of them is large; what is received and not applied stays within the budget, and uses it."""
     pair.schema(TABLES)
@@ -78,7 +86,7 @@ def test_many_that_wait_for_the_target(pair):
     holder.cursor().execute("LOCK TABLE big IN EXCLUSIVE MODE")
     for number in range(100):
         fill(pair, number * 400 + 1, 400)
-    time.sleep(1)
+    wait_until(lambda: stands_still(pair), 30, "the source to stop sending")
     holder.rollback()
     pair.wait_rows("big", 40000, run)
     run.stop()

@@ -172,9 +172,10 @@ def test_somebody_locks_a_row_and_the_table(pair):
         in_transactions(pair, [[f"UPDATE t SET n = n + 1 WHERE id = {i % 20 + 1}",
                                 f"INSERT INTO events VALUES ('{number}', {i})"] for i in range(60)])
         wait_for_lock_wait(pair, run)
-        time.sleep(2)
-        assert run.running and pair.on_target("SELECT count(*) FROM events")[0][0] < 60 * (number + 1)
         pid = holder.connection.info.backend_pid
+        wait_until(lambda p=pid: warnings(run, f"pid {p},"), 20, "its name")
+        time.sleep(1)  # two lock timeouts more, and it is not named again
+        assert run.running and pair.on_target("SELECT count(*) FROM events")[0][0] < 60 * (number + 1)
         holder.end()
         pair.wait_rows("events", 60 * (number + 1), run)
         assert len(warnings(run, f"pid {pid},")) == 1, run.stderr
@@ -233,7 +234,8 @@ def test_a_later_batch_is_in_the_way(make_pair, request_between):
         asking = threading.Thread(target=lambda: between.run("SELECT pg_advisory_lock(7)",
                                                              "SELECT pg_advisory_unlock(7)"))
         asking.start()
-        time.sleep(0.3)
+        wait_until(lambda: pair.target_cluster.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s",
+                                                   (between.connection.info.backend_pid,)), 20, "its request")
     before = time.monotonic()
     holder.end()
     pair.wait_rows("events", 2, run, timeout=10)

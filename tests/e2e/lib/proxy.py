@@ -72,7 +72,8 @@ class Link:
                 to.sendall(data)
         except (OSError, ValueError):
             pass
-        self.cut()
+        if not self.silent.is_set():  # else the end of the one side does not reach the other either
+            self.cut()
 
     def cut(self):
         with self.lock:

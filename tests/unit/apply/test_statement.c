@@ -308,6 +308,28 @@ Test(statement, delete_of_a_row_that_may_be_gone)
     cr_assert_eq(pen_statements_for(statements, &chg, false)->expected_rows, 1);
 }
 
+/* It is where it goes already, or else still where it was. */
+Test(statement, update_of_a_row_that_may_have_moved)
+{
+    three_columns();
+    pen_change chg = update('K', "7 NULL NULL", "8 nail x");
+    chg.may_be_missing = true;
+    const char *where =
+        "((id OPERATOR(pg_catalog.=) $4) OR (id OPERATOR(pg_catalog.=) $5 AND NOT "
+        "EXISTS (SELECT 1 FROM ONLY shop.item WHERE id OPERATOR(pg_catalog.=) $6)))";
+    const pen_statement *st = pen_statements_for(statements, &chg, false);
+    cr_assert_not_null(strstr(st->sql, where), "%s", st->sql);
+    cr_assert_eq(st->expected_rows, 1);
+    expect_values(chg, "8 nail x 8 7 8");
+    st = pen_statements_for(statements, &chg, true);
+    cr_assert_not_null(strstr(st->sql, where), "%s", st->sql);
+    cr_assert_not_null(strstr(st->sql, "pg_catalog.count(*) = 1"), "%s", st->sql);
+    /* Where it goes is not known: only where it was. */
+    chg = update('K', "7 NULL NULL", "- nail x");
+    chg.may_be_missing = true;
+    cr_assert_null(strstr(pen_statements_for(statements, &chg, false)->sql, "EXISTS"));
+}
+
 static void whole_row(void)
 {
     item.rel.replica_identity = 'f';
