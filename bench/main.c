@@ -103,6 +103,39 @@ static const pen_bench benches[] = {
     {"thread-read-8k", "", bench_thread_read_8k, {PLAIN("rate", "MB/s")}},
 };
 
+static int run_decode(int argc, char **argv)
+{
+    if (argc != 1) {
+        fputs("penstock-bench: \"decode\" takes one file: penstock-bench decode FILE\n", stderr);
+        return EXIT_USAGE;
+    }
+    return bench_decode(argv[0]);
+}
+
+/* What is no micro bench: takes arguments of its own, and gives the exit code. */
+typedef struct program {
+    const char *name;
+    const char *arguments;
+    const char *what;
+    int (*run)(int argc, char **argv);
+} program;
+
+static const program programs[] = {
+    {"decode", "FILE",
+     "decodes a captured stream (penstock stream --capture FILE) from memory, again and again",
+     run_decode},
+    {"lag",
+     "--source CONNINFO --target CONNINFO --out FILE [--rate N] [--seconds N] [--wait SECONDS] "
+     "[--first ID] [--seed N]",
+     "writes markers into the source's bench_marker at random times and notes when each is seen on "
+     "the target: a part of tools/bench, which makes what it needs",
+     bench_lag},
+    {"proxy", "--to PORT [--delay-us N]",
+     "prints the port on which it passes connections on, each byte N us later: a part of "
+     "tools/bench",
+     bench_proxy},
+};
+
 typedef struct request {
     bool wanted[PEN_COUNTOF(benches)];
     bool json;
@@ -223,37 +256,31 @@ static void run_for_programs(const request *wanted)
 
 static void print_help(void)
 {
-    printf(
-        "usage: penstock-bench micro [--json] [--runs N] [--share X]\n"
-        "       penstock-bench NAME... [--json] [--runs N] [--share X]\n"
-        "       penstock-bench decode FILE\n"
-        "       penstock-bench lag --source CONNINFO --target CONNINFO --out FILE [--rate N]\n"
-        "                          [--seconds N] [--wait SECONDS] [--first ID] [--seed N]\n"
-        "       penstock-bench proxy --to PORT [--delay-us N]\n"
-        "\n"
-        "Measures what penstock's parts cost by themselves, without servers. \"micro\" runs all "
-        "of\n"
-        "those below. A line for each number: its median over the runs, its unit, and how far the\n"
-        "largest is from the smallest, in percent of the median. \"decode\" decodes a captured\n"
-        "stream (penstock stream --capture FILE) from memory, over and over. \"lag\" writes "
-        "markers\n"
-        "into the source's bench_marker at random times and notes when each is seen on the "
-        "target;\n"
-        "\"proxy\" prints the port on which it passes connections on, each byte N us later: parts "
-        "of\n"
-        "tools/bench, which makes what they need.\n"
-        "\n"
-        "  --json     one JSON object for all; what is not to be had on this machine is left out\n"
-        "  --runs N   how often each is run, 1 to %d; %d without\n"
-        "  --share X  of the usual amount of work, above 0 to 100; 1 without\n"
-        "\n"
-        "Costs are in processor time of the thread that does the work, for ring, checkpoint, "
-        "spool\n"
-        "and thread in time that passed. Files are written below TMPDIR, or /tmp. Ends with 0, or\n"
-        "1 when something failed, or 2 for wrong usage; a number that misses what is wanted of it\n"
-        "(\"at least\", \"at most\") is shown, and no failure.\n"
-        "\n",
-        RUNS_MOST, RUNS);
+    fputs("usage: penstock-bench micro [--json] [--runs N] [--share X]\n"
+          "       penstock-bench NAME... [--json] [--runs N] [--share X]\n",
+          stdout);
+    for (size_t i = 0; i < PEN_COUNTOF(programs); i++) {
+        printf("       penstock-bench %s %s\n", programs[i].name, programs[i].arguments);
+    }
+    printf("\n"
+           "Measures what penstock's parts cost by themselves, without servers. \"micro\" runs\n"
+           "all of those below. A line for each number: its median over the runs, its unit, and\n"
+           "how far the largest is from the smallest, in percent of the median.\n"
+           "\n"
+           "  --json     one JSON object for all; what this machine does not have is left out\n"
+           "  --runs N   how often each is run, 1 to %d; %d without\n"
+           "  --share X  of the usual amount of work, above 0 to 100; 1 without\n"
+           "\n"
+           "Costs are in processor time of the thread that does the work; for ring, checkpoint,\n"
+           "spool and thread in time that passed. Files are written below TMPDIR, or /tmp. Ends\n"
+           "with 0, or 1 when something failed, or 2 for wrong usage; a number that misses what\n"
+           "is wanted of it (\"at least\", \"at most\") is shown, and no failure.\n"
+           "\n",
+           RUNS_MOST, RUNS);
+    for (size_t i = 0; i < PEN_COUNTOF(programs); i++) {
+        printf("\"%s\" %s.\n", programs[i].name, programs[i].what);
+    }
+    putchar('\n');
     for (size_t i = 0; i < PEN_COUNTOF(benches); i++) {
         printf("  %-18s %s\n", benches[i].name, benches[i].what);
     }
@@ -267,12 +294,14 @@ static int refuse(const char *what, const char *arg)
 
 static int refuse_name(const char *name)
 {
-    static const char *const others[] = {"micro", "decode", "lag", "proxy"};
-    const char *names[PEN_COUNTOF(benches) + PEN_COUNTOF(others)];
+    const char *names[PEN_COUNTOF(benches) + PEN_COUNTOF(programs) + 1];
     for (size_t i = 0; i < PEN_COUNTOF(benches); i++) {
         names[i] = benches[i].name;
     }
-    memcpy(names + PEN_COUNTOF(benches), others, sizeof(others));
+    names[PEN_COUNTOF(benches)] = "micro";
+    for (size_t i = 0; i < PEN_COUNTOF(programs); i++) {
+        names[PEN_COUNTOF(benches) + 1 + i] = programs[i].name;
+    }
     fprintf(stderr,
             "penstock-bench: there is no \"%.80s\": the nearest is \"%s\"; --help lists what there "
             "is\n",
@@ -344,19 +373,10 @@ int main(int argc, char **argv)
             return EXIT_DONE;
         }
     }
-    if (argc > 1 && strcmp(argv[1], "decode") == 0) {
-        if (argc != 3) {
-            fputs("penstock-bench: \"decode\" takes one file: penstock-bench decode FILE\n",
-                  stderr);
-            return EXIT_USAGE;
+    for (size_t i = 0; argc > 1 && i < PEN_COUNTOF(programs); i++) {
+        if (strcmp(argv[1], programs[i].name) == 0) {
+            return programs[i].run(argc - 2, argv + 2);
         }
-        return bench_decode(argv[2]);
-    }
-    if (argc > 1 && strcmp(argv[1], "lag") == 0) {
-        return bench_lag(argc - 2, argv + 2);
-    }
-    if (argc > 1 && strcmp(argv[1], "proxy") == 0) {
-        return bench_proxy(argc - 2, argv + 2);
     }
     int code = read_arguments(argc, argv, &wanted);
     if (code != EXIT_DONE) {

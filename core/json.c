@@ -8,9 +8,14 @@ typedef struct scan {
     const uint8_t *end;
 } scan;
 
+static bool is_one_of(uint8_t byte, const char *chars)
+{
+    return byte != 0 && strchr(chars, byte) != NULL;
+}
+
 static void skip_blanks(scan *it)
 {
-    while (it->at < it->end && memchr(" \t\r\n", *it->at, 4) != NULL) {
+    while (it->at < it->end && is_one_of(*it->at, " \t\r\n")) {
         it->at++;
     }
 }
@@ -39,7 +44,7 @@ static bool skip_escape(scan *it)
     }
     uint8_t kind = *it->at++;
     if (kind != 'u') {
-        return memchr("\"\\/bfnrt", kind, 8) != NULL;
+        return is_one_of(kind, "\"\\/bfnrt");
     }
     for (int i = 0; i < 4; i++) {
         if (it->at == it->end || !is_hex(*it->at)) {
@@ -135,8 +140,8 @@ static bool skip_value(scan *it)
     size_t depth = 0;
     for (;;) {
         /* Before a value. */
-        bool is_object = false;
-        if (take(it, '[') || (is_object = take(it, '{'))) {
+        bool is_object = take(it, '{');
+        if (is_object || take(it, '[')) {
             if (depth == PEN_JSON_DEPTH) {
                 return false;
             }
@@ -216,7 +221,7 @@ bool pen_json_find(pen_slice object, const char *key, pen_slice *value)
 
 char *pen_json_text(pen_slice value)
 {
-    if (value.len == 0 || memchr("[{n", value.data[0], 3) != NULL ||
+    if (value.len == 0 || is_one_of(value.data[0], "[{n") ||
         memchr(value.data, '\\', value.len) != NULL) {
         return NULL;
     }

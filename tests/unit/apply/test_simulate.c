@@ -295,6 +295,38 @@ Test(simulate, receiving_is_one_after_the_other)
     cr_expect_float_eq(result.path.receive, 800, 1e-6);
 }
 
+/* The dispatcher needs a processor too. */
+Test(simulate, receiving_shares_the_processors)
+{
+    costs = (pen_costs){.receive = 100, .row = 100, .cores = 1};
+    for (uint64_t key = 1; key <= 4; key++) {
+        add_one(key, 0);
+    }
+    pen_simulated result = finish();
+    expect_ns(&result, 4 * 200);
+}
+
+/* The first batch is taken at 100, so the third transaction finds no room until 1100. Then the last
+ * one's 30 changes are received until 4100; the worker has been idle since 3100 and takes it at
+ * once.
+ */
+Test(simulate, the_dispatcher_waits_for_room)
+{
+    costs = (pen_costs){.receive = 100, .batch = 1000};
+    for (uint64_t key = 1; key <= 3; key++) {
+        add_one(key, 0);
+    }
+    txn last = {.count = 0};
+    for (uint32_t i = 0; i < 30; i++) {
+        touch(&last, 10 + i, 0);
+    }
+    add(&last);
+    pen_simulated result = finish();
+    expect_ns(&result, 5100);
+    cr_expect_float_eq(result.path.commits, 2000, 1e-6);
+    cr_expect_float_eq(result.path.receive, 3100, 1e-6);
+}
+
 /* A statement for each row, or one for a table's rows, of which one that changes often is one. */
 Test(simulate, sets_merge_rows_and_statements)
 {

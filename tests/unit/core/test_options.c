@@ -477,3 +477,68 @@ Test(options, deinit_twice_and_of_nothing)
     pen_options_deinit(&options);
     pen_options_deinit(&options);
 }
+
+/* ---- settings of another command ---- */
+
+static bool simulate(const char *const *args)
+{
+    char *argv[32];
+    int argc = 0;
+    for (; args[argc] != NULL; argc++) {
+        argv[argc] = pen_strdup(args[argc]);
+    }
+    bool ok = pen_options_parse_for(PEN_FOR_SIMULATE, &options, argc, argv, &err);
+    for (int i = 0; i < argc; i++) {
+        free(argv[i]);
+    }
+    return ok;
+}
+
+#define SIMULATE(...) simulate((const char *const[]){__VA_ARGS__, NULL})
+
+Test(options, simulate_takes_a_file_and_its_own_flags)
+{
+    setenv("PENSTOCK_ROUND_TRIP", "3ms", 1);
+    setenv("PENSTOCK_SLOT", "of_stream", 1); /* shared by all commands, and of no use here */
+    cr_assert(SIMULATE("--cost-row=7.5us", "some.capture", "--cores", "4", "--sets"), "%s",
+              err.text);
+    cr_expect_str_eq(options.file, "some.capture");
+    cr_expect_eq(options.cost_row, 7500);
+    cr_expect_eq(options.round_trip, 3000000);
+    cr_expect_eq(options.cores, 4);
+    cr_expect(options.sets);
+    cr_expect_null(options.target);
+}
+
+Test(options, each_command_refuses_the_others_flags)
+{
+    cr_assert_not(SIMULATE("f", "--slot", "s"));
+    cr_expect_str_eq(err.text, "--slot is a flag of \"penstock stream\", not of \"penstock "
+                               "simulate\": leave it out; --help lists those of a command");
+    REFUSE("--cores is a flag of \"penstock simulate\", not of \"penstock stream\": leave it out; "
+           "--help lists those of a command",
+           ENDS, "--cores=1");
+    cr_assert_not(SIMULATE("--cores=1"));
+    cr_expect_eq(err.kind, PEN_ERROR_CONFIG);
+    cr_assert_not(SIMULATE("--target=host=t", "--cores=1"), "a target is no file");
+    cr_assert_not(SIMULATE("a", "b"));
+    /* A setting that another command has is no mistake in a file that both read. */
+    write_file("cores = 3\nslot = s\n");
+    ACCEPT(ENDS);
+}
+
+Test(options, what_is_offered_gives_way_to_what_was_given)
+{
+    cr_assert(SIMULATE("f", "--cost-row=1us"), "%s", err.text);
+    cr_expect(pen_options_offer(&options, "cost-row", "9us", "--costs", &err));
+    cr_expect(pen_options_offer(&options, "cost-batch", "8us", "--costs", &err));
+    cr_expect(pen_options_offer(&options, "row-latency", "a.b=1us, 2us", "--costs", &err));
+    cr_expect_eq(options.cost_row, 1000);
+    cr_expect_eq(options.cost_batch, 8000);
+    cr_assert_eq(options.row_latency.count, 2);
+    cr_expect_str_eq(options.row_latency.items[1], "2us");
+    cr_expect_not(pen_options_offer(&options, "slot", "s", "--costs", &err), "of another command");
+    cr_expect_not(pen_options_offer(&options, "help", "on", "--costs", &err));
+    cr_expect_not(pen_options_offer(&options, "cost-statement", "much", "--costs", &err));
+    cr_expect_not_null(strstr(err.text, "a time from 0 to 1s"), "%s", err.text);
+}

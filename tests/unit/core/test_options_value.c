@@ -120,3 +120,35 @@ Test(options_value, sizes_are_shown_in_the_largest_unit)
         free(shown);
     }
 }
+
+/* ---- times ---- */
+
+Test(options_value, reads_durations)
+{
+    static const struct {
+        const char *text;
+        uint64_t ns;
+    } good[] = {{"0", 0},
+                {"0s", 0},
+                {"1ns", 1},
+                {"250ns", 250},
+                {"7.5us", 7500},
+                {"0.001us", 1},
+                {"20ms", 20000000},
+                {"1s", 1000000000},
+                {"1.000000001s", 1000000001},
+                {"1.50us", 1500},
+                {"18446744073s", UINT64_C(18446744073000000000)}};
+    for (size_t i = 0; i < PEN_COUNTOF(good); i++) {
+        uint64_t ns = 77;
+        cr_expect(pen_duration_parse(good[i].text, &ns), "%s", good[i].text);
+        cr_expect_eq(ns, good[i].ns, "%s: %lu", good[i].text, ns);
+    }
+    static const char *const bad[] = {"",     "1",    "us",           "1 us",     "-1us",
+                                      "1.us", ".5us", "1.5ns",        "1.0001us", "1US",
+                                      "1usx", "0.5",  "18446744074s", "1e3us"};
+    for (size_t i = 0; i < PEN_COUNTOF(bad); i++) {
+        uint64_t ns;
+        cr_expect_not(pen_duration_parse(bad[i], &ns), "%s", bad[i]);
+    }
+}
