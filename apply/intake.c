@@ -1,10 +1,8 @@
 #include "apply/intake.h"
 
-#include "apply/positions.h"
+#include "apply/giving.h"
 #include "apply/streamed.h"
-#include "core/assemble.h"
 #include "core/behind.h"
-#include "core/feed.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -17,18 +15,14 @@ struct pen_intake {
     pen_arena arena;
     pen_pgoutput *decoder;
     pen_assembler assembler;
+    pen_giving giving;
     pen_streamed *streamed; /* NULL: none will come */
     bool needs_segment;     /* of our own spool, before the next message of a block */
     bool replaying;
     bool replays_relations_only; /* of a transaction that is on the target already */
     pen_message commit;          /* the Stream Commit of the transaction that is replayed */
     pen_metric blocked;          /* why nothing could be taken in when that was asked last */
-    pen_txn *waiting;            /* complete, but the ring was full */
-    pen_feed *feed;              /* of the large transaction that is arriving, or NULL */
-    pen_segment *segment;        /* of it, taken from the assembler, but the feed was full */
-    uint64_t fed;   /* segments given into it, the transaction's first ones counted as one */
-    bool feed_ends; /* its Commit has come; what is left of it goes into the feed */
-    bool skipping;  /* a large transaction that is on the target already is arriving */
+    bool skipping;               /* a large transaction that is on the target already is arriving */
     bool stopped;
     bool over_budget; /* one row alone needs more than --memory: said once a transaction */
     pen_behind behind;
@@ -46,6 +40,7 @@ pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *opti
     pen_arena_init(&intake->arena, &stream->budget);
     intake->decoder = pen_pgoutput_create(&intake->arena);
     pen_assembler_init(&intake->assembler, &intake->arena);
+    pen_giving_init(&intake->giving, stream, &intake->assembler, &intake->positions);
     if (options->spool != NULL) {
         intake->streamed = pen_streamed_create(options->spool, !options->spool_is_ours);
     }
@@ -64,15 +59,7 @@ void pen_intake_destroy(pen_intake *intake)
     if (intake == NULL) {
         return;
     }
-    if (intake->waiting != NULL) {
-        pen_txn_release(intake->waiting);
-    }
-    if (intake->feed != NULL) {
-        pen_feed_release(intake->feed);
-    }
-    if (intake->segment != NULL) {
-        pen_block_release(intake->segment->block);
-    }
+    pen_giving_deinit(&intake->giving);
     pen_assembler_discard(&intake->assembler);
     pen_arena_deinit(&intake->arena);
     pen_streamed_destroy(intake->streamed);
@@ -81,75 +68,7 @@ void pen_intake_destroy(pen_intake *intake)
     free(intake);
 }
 
-/* To the dispatcher */
-
-/* Gives a segment into the feed; false when it is full. */
-static bool push_segment(pen_intake *intake, pen_segment *seg)
-{
-    pen_stream *stream = intake->stream;
-    if (!pen_ring_push(&intake->feed->in, seg)) {
-        /* Raised, and looked at once more: see pen_flag. */
-        pen_flag_raise(&stream->dealing.wants_room);
-        if (!pen_ring_push(&intake->feed->in, seg)) {
-            return false;
-        }
-    }
-    pen_parker_wake(&stream->baton_parker);
-    return true;
-}
-
-/* Says how the feed ends, and leaves it. */
-static void end_feed(pen_intake *intake, pen_feed_state state)
-{
-    /* [FEED-1] release: every segment is in the ring, the Commit's fields are written; pairs with
-     * the acquire in the dispatcher. */
-    pen_cell_publish(&intake->feed->in_state, state);
-    pen_parker_wake(&intake->stream->baton_parker);
-    pen_feed_release(intake->feed);
-    intake->feed = NULL;
-    intake->feed_ends = false;
-}
-
-/* Gives the large transaction's segments that are filled into its feed; false when that is full. */
-static bool hand_over_segments(pen_intake *intake)
-{
-    for (;;) {
-        if (intake->segment == NULL) {
-            intake->segment = pen_assembler_take_segment(&intake->assembler);
-        }
-        if (intake->segment == NULL) {
-            break;
-        }
-        if (!push_segment(intake, intake->segment)) {
-            return false;
-        }
-        intake->segment = NULL;
-        intake->fed++;
-    }
-    if (intake->feed_ends) {
-        pen_lsn end_lsn = intake->feed->end_lsn;
-        end_feed(intake, PEN_FEED_COMPLETE);
-        pen_positions_note_handed(&intake->positions, end_lsn);
-    }
-    return true;
-}
-
-/* Gives what is complete to the dispatcher; false when there is no room. */
-static bool hand_over(pen_intake *intake)
-{
-    if (intake->waiting != NULL) {
-        bool fed = intake->waiting->feed != NULL;
-        pen_lsn end_lsn = intake->waiting->end_lsn;
-        if (!pen_dealing_deal(&intake->stream->dealing, intake->waiting)) {
-            return false;
-        }
-        intake->waiting = NULL;
-        if (!fed) {
-            pen_positions_note_handed(&intake->positions, end_lsn);
-        }
-    }
-    return intake->feed == NULL || hand_over_segments(intake);
-}
+/* What is waited for */
 
 /* True while nothing may be taken in, because memory is used up and will be given back. */
 static bool must_wait_for_memory(pen_intake *intake)
@@ -158,9 +77,9 @@ static bool must_wait_for_memory(pen_intake *intake)
     if (!pen_budget_exhausted(&stream->budget)) {
         return false;
     }
-    /* [APPLIED-1] acquire, [FEED-5] acquire: pair with the releases in the worker. */
+    /* [APPLIED-1] acquire: pairs with the release in the worker. */
     bool in_flight = pen_cell_read(&stream->applied_lsn) < pen_cell_read(&stream->handed_lsn) ||
-                     (intake->feed != NULL && pen_cell_read(&intake->feed->done) < intake->fed);
+                     pen_giving_is_in_flight(&intake->giving);
     if (in_flight) {
         return true;
     }
@@ -197,10 +116,10 @@ bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err)
     if (intake->needs_segment && !make_segment(intake, err)) {
         return false;
     }
-    intake->blocked = !hand_over(intake)             ? PEN_METRIC_READER_ROOM
-                      : intake->needs_segment        ? PEN_METRIC_READER_DISK
-                      : must_wait_for_memory(intake) ? PEN_METRIC_READER_MEMORY
-                                                     : PEN_METRIC_COUNT;
+    intake->blocked = !pen_giving_poll(&intake->giving) ? PEN_METRIC_READER_ROOM
+                      : intake->needs_segment           ? PEN_METRIC_READER_DISK
+                      : must_wait_for_memory(intake)    ? PEN_METRIC_READER_MEMORY
+                                                        : PEN_METRIC_COUNT;
     *ready = intake->blocked == PEN_METRIC_COUNT;
     return true;
 }
@@ -219,14 +138,10 @@ void pen_intake_stop(pen_intake *intake)
     }
     intake->stopped = true;
     intake->replaying = false;
-    if (intake->feed != NULL && !intake->feed_ends) {
-        if (intake->segment != NULL) {
-            pen_block_release(intake->segment->block);
-            intake->segment = NULL;
-        }
-        end_feed(intake, PEN_FEED_DISCARDED);
+    if (pen_giving_is_open(&intake->giving)) {
+        pen_giving_discard(&intake->giving);
     }
-    if (!intake->feed_ends) {
+    if (!pen_giving_is_feeding(&intake->giving)) {
         pen_assembler_discard(&intake->assembler);
     }
 }
@@ -238,7 +153,7 @@ bool pen_intake_has_stopped(const pen_intake *intake)
 
 bool pen_intake_finish(pen_intake *intake)
 {
-    return intake->stopped && hand_over(intake);
+    return intake->stopped && pen_giving_poll(&intake->giving);
 }
 
 /* The end that the operator asked for: no transaction at or before stop_lsn is still to come. */
@@ -289,12 +204,8 @@ static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
         return false;
     }
     intake->over_budget = false;
-    if (intake->feed != NULL) {
-        intake->feed->end_lsn = end_lsn;
-        intake->feed->commit_time = txn->commit_time;
-        intake->feed->change_count = txn->change_count;
-        intake->feed->bytes = txn->bytes;
-        intake->feed_ends = true;
+    if (pen_giving_is_feeding(&intake->giving)) {
+        pen_giving_end(&intake->giving, txn);
         pen_positions_note_received(&intake->positions, end_lsn);
         count_txn(intake, txn);
     } else if (intake->skipping) {
@@ -308,7 +219,7 @@ static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
     } else {
         txn->behind = intake->behind.far;
         count_txn(intake, txn);
-        intake->waiting = txn;
+        pen_giving_put(&intake->giving, txn);
         pen_positions_note_received(&intake->positions, end_lsn);
     }
     /* The next commit record cannot lie before the end of this one. */
@@ -336,10 +247,7 @@ static void flow(pen_intake *intake)
         pen_txn_release(txn);
         return;
     }
-    intake->feed = pen_feed_create();
-    intake->fed = 1;
-    txn->feed = intake->feed;
-    intake->waiting = txn;
+    pen_giving_begin(&intake->giving, txn);
 }
 
 /* After a change was added. */
@@ -349,7 +257,8 @@ static void look_at_size(pen_intake *intake)
         for (pen_segment *seg; (seg = pen_assembler_take_segment(&intake->assembler)) != NULL;) {
             pen_block_release(seg->block);
         }
-    } else if (intake->feed == NULL && intake->assembler.open != NULL && is_large(intake)) {
+    } else if (!pen_giving_is_feeding(&intake->giving) && intake->assembler.open != NULL &&
+               is_large(intake)) {
         flow(intake);
     }
 }
@@ -594,7 +503,7 @@ void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
 bool pen_intake_session(pen_intake *intake, pen_error *err)
 {
     PEN_ASSERT(!intake->replaying);
-    if (intake->feed != NULL && !intake->feed_ends) {
+    if (pen_giving_is_open(&intake->giving)) {
         return pen_error_set(err, PEN_ERROR_RETRY,
                              "source: the connection was lost in the middle of the transaction "
                              "that commits at " PEN_LSN_FMT ", a part of which is on its way to "

@@ -59,7 +59,7 @@ def test_a_lone_transaction_goes_at_once(pair, dispatchers):
     done = run.finished()
     # The first one, which came while the stream began, may have been late; and a machine may be slow.
     assert done["held_batches"] <= done["late_transactions"] <= LATE
-    assert done["pauses"] <= 10 * LATE
+    assert done["pauses"] <= 3 * LATE
     write(pair, 1, 3000)
     time.sleep(0.3)
     run = pair.penstock.start(dispatchers=dispatchers, **FLOW)
@@ -177,7 +177,8 @@ def test_a_backlog_in_the_spool(pair):
     done = run.finished()
     # What came first was on time; what the workers had when the target stood still was small.
     assert done["late_transactions"] >= 3000
-    assert done["batches"] <= 14000 / FILL + 40
+    # And a batch is filled up to an eighth of the memory's share.
+    assert done["batches"] <= 14000 * 1500 / ((16 << 20) / 8 / (FLOW["workers"] + 1)) + 40
     assert pair.same() == 14010
 
 
