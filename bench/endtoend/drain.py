@@ -7,7 +7,7 @@ import time
 
 from . import procs, rig as rigs, stats
 from .replicators import Native, Penstock, Receiver
-from .rig import Failed, Listener, Route
+from .rig import ERRORS, Failed, Listener, Route
 
 
 @dataclasses.dataclass
@@ -87,11 +87,8 @@ class Bench:
 
     def prepare(self):
         case, rig = self.case, self.rig
-        slow = ""
-        if case.row_ms:
-            slow = rigs.SLOW.format(seconds=case.row_ms / 1000, table=case.workload.slow_table)
-        for cluster, name, extra in ((rig.source, self.name, ""), (rig.target, self.template, slow)):
-            rigs.make_database(rig, cluster, name, case.workload.schema, case.workload.fill, extra)
+        rigs.make_source(rig, self.name, case.workload)
+        rigs.make_target(rig, self.template, case.workload, case.row_ms)
         for variant in case.variants:
             for run in range(self.runs_of(variant)):
                 route = Route(rig, self.name, rig.fresh_name(f"{self.name}_copy"), rig.fresh_name("bench_slot"))
@@ -109,12 +106,15 @@ class Bench:
         self.say(f"{done:,} transactions made in {time.monotonic() - began:.0f} s")
 
     def clean(self):
+        """All that it made; what cannot be taken away goes with the servers."""
         for route in self.routes.values():
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*ERRORS):
                 route.drop_slot()
-            rigs.drop_database(self.rig.target, route.target_db)
-        rigs.drop_database(self.rig.target, self.template)
-        rigs.drop_database(self.rig.source, self.name)
+            with contextlib.suppress(*ERRORS):
+                rigs.drop_database(self.rig.target, route.target_db)
+        with contextlib.suppress(*ERRORS):
+            rigs.drop_database(self.rig.target, self.template)
+            rigs.drop_database(self.rig.source, self.name)
 
     def replicator(self, variant, route, port):
         if variant.kind == "penstock":
@@ -150,7 +150,7 @@ class Bench:
             if proxy:
                 proxy.kill()
         if replicator.applies:
-            if variant.upto is None:
+            if variant.upto is None and number == 0:
                 different = rigs.differing(self.expected, rigs.digest(self.rig.target, route.target_db))
                 if different:
                     raise Failed(f"{variant.label}: the target is not equal to the source in {', '.join(different)}")
@@ -162,7 +162,7 @@ class Bench:
     def follow(self, variant, replicator, listener, began):
         marker, count = self.marks[-1 if variant.upto is None else variant.upto]
         if replicator.applies:
-            ended = listener.wait(marker, 900, replicator.alive)
+            ended = listener.wait(marker, 600, replicator.alive)
         else:
             ended = replicator.wait_end(300)
         used = replicator.used()
@@ -202,14 +202,14 @@ def measure(case, rig, say):
         for number in range(max(bench.runs_of(v) for v in case.variants)):
             # In turn, and every second time the other way round, so that none always comes behind the same one.
             for variant in case.variants[::-1 if number % 2 else 1]:
-                if number >= bench.runs_of(variant):
+                if number >= bench.runs_of(variant) or results[variant.key]["failed"]:
                     continue
                 try:
                     run = bench.run(variant, number)
                     results[variant.key]["runs"].append(run)
                     say(f"{variant.label}: {run['per_second']:,.0f} {case.unit}/s, {run['cpu_us']['all']:.1f} us CPU each"
                         + noisy(run["machine"]))
-                except (Failed, AssertionError) as error:
+                except ERRORS as error:
                     results[variant.key]["failed"].append(str(error))
                     say(f"{variant.label}: {error}")
     finally:

@@ -13,7 +13,7 @@ from lib.program import wait_until
 from . import procs, rig as rigs, stats
 from .drain import cpu_each, noisy
 from .replicators import Native, Penstock
-from .rig import Failed, Route, load_of
+from .rig import ERRORS, Failed, Route, load_of
 from .workloads import CLIENTS, Disturbance
 
 WARM_UP = 2.0  # seconds of the same load before anything counts
@@ -102,15 +102,13 @@ class Bench:
         self.name = rig.fresh_name("lag")
 
     def prepare(self):
-        slow = ""
-        if self.case.row_ms:
-            slow = rigs.SLOW.format(seconds=self.case.row_ms / 1000, table=self.case.workload.slow_table)
-        for cluster, extra in ((self.rig.source, ""), (self.rig.target, slow)):
-            rigs.make_database(self.rig, cluster, self.name, self.case.workload.schema, self.case.workload.fill, extra)
+        rigs.make_source(self.rig, self.name, self.case.workload)
+        rigs.make_target(self.rig, self.name, self.case.workload, self.case.row_ms)
 
     def clean(self):
-        for cluster in (self.rig.target, self.rig.source):
-            rigs.drop_database(cluster, self.name)
+        with contextlib.suppress(*ERRORS):
+            for cluster in (self.rig.target, self.rig.source):
+                rigs.drop_database(cluster, self.name)
 
     def offer(self, rate, seconds, log):
         return self.rig.pgbench(self.rig.source, self.name, "-n", "-c", CLIENTS, "-j", "1", "-R", f"{rate:g}",
@@ -140,7 +138,7 @@ class Bench:
                 result["equal"] = True
         finally:
             replicator.stop()
-            with contextlib.suppress(AssertionError):
+            with contextlib.suppress(*ERRORS):
                 route.drop_slot()
             self.rig.target.sql("DROP SCHEMA IF EXISTS penstock CASCADE", dbname=self.name)
         return result
@@ -214,10 +212,10 @@ def measure(case, rig, say):
 
 def attempt(bench, variant, load, result, compare):
     """One run; again when the source could not do what it was asked for."""
-    for _ in range(TRIES):
+    for _ in range(TRIES if not result["failed"] else 0):
         try:
             run = bench.run(variant, load, compare)
-        except (Failed, AssertionError) as error:
+        except ERRORS as error:
             result["failed"].append(str(error))
             bench.say(f"{variant.label} at {load:,}/s: {error}")
             return
