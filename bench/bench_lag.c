@@ -367,7 +367,8 @@ static bool read_commit_times(lag_run *run)
         int64_t index = strtoll(pen_pgresult_value(res, row, 0), NULL, 10) - run->first;
         if (time == NULL) {
             ok = pen_error_set(&run->err, PEN_ERROR_CONFIG,
-                               "the source has no commit times: set track_commit_timestamp there");
+                               "the source has no commit time of a marker: set "
+                               "track_commit_timestamp there, and start it anew");
         } else if (index >= 0 && (uint64_t)index < run->count) {
             run->markers[index].committed_us = strtoll(time, NULL, 10);
         }

@@ -174,7 +174,7 @@ def not_kept(case):
     for variant in case.get("variants", []):
         for run in variant.get("not_kept", []):
             found.append(f"<p class=\"muted\">{text(variant['label'])} at {variant['load']:,}/s: one run does not "
-                         f"count, because the source did {run['transactions']:,} of {run['offered']:,.0f} and was "
+                         f"count, because the source did {run['done']:,} of {run['offered']:,.0f} and was "
                          f"{run['schedule_lag_ms']['mean']:.0f} ms late on average.</p>")
     return found
 
