@@ -42,6 +42,10 @@ class Builder:
     def runs_or(self, quick, full):
         return self.runs or self.of(quick, full)
 
+    def at_most(self, quick, full):
+        """For what only shows where a limit is, however often the rest is repeated."""
+        return min(self.runs or full, self.of(quick, full))
+
     def penstocks(self, key="penstock", label="", flags=None, **more):
         """The same variant of each build."""
         found = []
@@ -66,20 +70,20 @@ class Builder:
 
     def drains(self):
         native = [Variant("native", "native", "native")]
-        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.of(1, 3))]
+        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.at_most(1, 3))]
         count = self.of(20_000, 200_000)
         runs = self.runs_or(2, 5)
         self.add(Drain(
             "drain-tpcb", f"a backlog of {count:,} TPC-B transactions", workloads.tpcb(self.of(5, 20)),
             marks(count, 10), native + self.penstocks() + receive + self.of([], [Variant(
-                "native-binary", "native, binary", "native", flags={"binary": "true"}, runs=2)]),
+                "native-binary", "native, binary", "native", flags={"binary": "true"}, runs=self.at_most(1, 2))]),
             runs=runs, row_ms=self.row_ms, plot="drain"), "drain", "bars")
         rows = self.of(100_000, 1_000_000)
         self.add(Drain(
             "drain-ingest", f"a backlog of {rows:,} new rows in {rows // 100:,} transactions", workloads.ingest(100),
             marks(rows // 100, 10), native + self.penstocks() + receive, rows_each=100, runs=runs,
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.of(1, 2))[:1]
+        small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.at_most(1, 2))[:1]
         self.add(Drain(
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
@@ -99,7 +103,7 @@ class Builder:
                 f"delay-{'none' if delay is None else delay}",
                 "no proxy" if delay is None else f"{delay} ms each way", delay_ms=delay,
                 # What no bar asks for is told by fewer runs.
-                runs=None if delay in (None, 5) else self.of(1, 2))],
+                runs=None if delay in (None, 5) else self.at_most(1, 2))],
             runs=self.runs_or(1, 5), compare_to="delay-none", plot="delay", row_ms=self.row_ms), "drain", "bars")
 
     def lags(self):

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import sys
@@ -134,6 +135,8 @@ def run(wanted, command):
         results["took_seconds"] = round(time.monotonic() - began)
     finally:
         rig.close()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # the servers, too, now that they have ended
+    results["cpu_seconds"] = round(used.ru_utime + used.ru_stime)
     results["bars"] = bars.judge({case["name"]: case for case in results["cases"]})
     code = finish(results, wanted, out)
     return 130 if interrupted else code
