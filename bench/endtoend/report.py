@@ -206,7 +206,7 @@ def environment(results):
     at, servers = results["machine"], results["servers"]
     facts = {
         "Command": " ".join(results["command"]), "Took": f"{results['took_seconds']} s, {results['cpu_seconds']} s of CPU",
-        "Commit": results["commit"], "Builds": ", ".join(f"{n}: {p}" for n, p in results["builds"].items()),
+        "Commit": results["commit"] or "unknown", "Builds": ", ".join(f"{n}: {p}" for n, p in results["builds"].items()),
         "Flags of penstock": " ".join(f"--{k} {v}" for k, v in results["flags"].items()) or "defaults",
         "PostgreSQL": results["versions"]["postgres"],
         "Machine": f"{at['processors']} × {at['processor']}{', virtual' if at['virtual'] else ''}, "

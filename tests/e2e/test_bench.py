@@ -194,17 +194,17 @@ def proxied(clusters):
 
 
 def test_the_network_delays_each_way_and_changes_nothing(proxied):
-    connection = proxied(60)
+    connection = proxied(150)
     cursor = connection.cursor()
     began = time.monotonic()
     cursor.execute("SELECT 1")  # psycopg2 sends BEGIN first, and waits for it
-    assert time.monotonic() - began >= 0.24
+    assert time.monotonic() - began >= 0.6
     # Much at once is late once, not once a piece; and comes whole and in order.
     data = "".join(f"{n}\n" for n in range(1_000_000))
     cursor.execute("CREATE TEMPORARY TABLE there (at serial, n int)")
     began = time.monotonic()
     cursor.copy_expert("COPY there (n) FROM STDIN", io.StringIO(data))
-    assert 0.12 <= time.monotonic() - began < 12 * time_factor()
+    assert 0.3 <= time.monotonic() - began < 12 * time_factor()
     cursor.execute("SELECT count(*) FROM there WHERE at = n + 1")
     assert cursor.fetchone() == (1_000_000,)
     back = io.StringIO()
