@@ -70,7 +70,7 @@ class Builder:
 
     def drains(self):
         native = [Variant("native", "native", "native")]
-        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.at_most(1, 3))]
+        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.at_most(1, 2))]
         count = self.of(20_000, 200_000)
         runs = self.runs_or(2, 5)
         self.add(Drain(
@@ -88,7 +88,7 @@ class Builder:
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        steps = self.of([500, 8_000], [3_000, 60_000])
+        steps = self.of([500, 8_000], [3_000, 48_000])
         self.add(Drain(
             "drain-slow-rows", "a backlog of TPC-B where each accounts row costs the target 1 ms",
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
@@ -109,9 +109,10 @@ class Builder:
     def lags(self):
         def pair():
             return [Variant("native", "native", "native")] + self.penstocks()
-        seconds, runs = self.of(4, 10), self.runs_or(1, 5)
+        seconds, runs = self.of(4, 8), self.runs_or(1, 5)
         self.add(Lag("lag-tpcb", "lag under TPC-B by offered load", workloads.tpcb(self.of(5, 20)),
-                     self.of([500, 1000], [500, 1000, 2500]), pair(), seconds=seconds, runs=runs, plot="load",
+                     self.of([500, 1000], [500, 1000, 2500]), pair(), seconds=seconds, markers=self.of(100, 150),
+                     runs=runs, plot="load",
                      row_ms=self.row_ms), "lag", "bars")
         few = self.runs_or(1, 2)
         for workload, load in (
@@ -121,7 +122,7 @@ class Builder:
             # A quick run shows one of them; the others are there by their names.
             groups = ("lag",) if not self.quick or workload.name == "large-among-small" else ()
             self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], pair(),
-                         seconds=self.of(5, 7), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
+                         seconds=self.of(5, 6), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
 
     def sweeps(self):
         if self.quick:
@@ -130,7 +131,7 @@ class Builder:
             workers, batches = (1, 2, 4, 8, 16, 32), (10, 50, 200, 1000, 5000)
         runs = self.runs_or(1, 2)
         scale = self.of(5, 10)
-        count = self.of(15_000, 60_000)
+        count = self.of(15_000, 40_000)
         self.add(Drain(
             "sweep-workers", "the TPC-B backlog by --workers", workloads.tpcb(scale), marks(count, 3),
             [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n})],

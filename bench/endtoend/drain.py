@@ -1,5 +1,5 @@
-"""How fast a backlog is worked off. It is made once, while nobody replicates, and kept by one slot for each run that
-is to come; each run begins with the same copy of the target, so all do exactly the same work, in alternation."""
+"""How fast a backlog is worked off. It is made once, while nobody replicates, and kept by a slot; each run begins with
+a copy of that slot and of the target as it was then, so all do exactly the same work, in alternation."""
 
 import contextlib
 import dataclasses
@@ -58,7 +58,8 @@ class Drain:
         return "rows" if self.rows_each else "transactions"
 
     def settings(self):
-        return {"transactions": self.transactions, "rows_each": self.rows_each, "row_ms": self.row_ms, "workload": self.workload.what}
+        return {"transactions": self.transactions, "rows_each": self.rows_each, "row_ms": self.row_ms,
+                "workload": self.workload.what}
 
 
 def make_by_script(case, rig, database, count):
@@ -77,7 +78,8 @@ class Bench:
         self.say = say
         self.name = rig.fresh_name("drain")
         self.template = f"{self.name}_template"
-        self.routes = {}
+        self.keeper = Route(rig, self.name, self.template, rig.fresh_name("bench_keeper"))
+        self.routes = []
         self.marks = []  # (marker, transactions before it)
         self.end_lsn = None
         self.expected = None
@@ -89,11 +91,7 @@ class Bench:
         case, rig = self.case, self.rig
         rigs.make_source(rig, self.name, case.workload)
         rigs.make_target(rig, self.template, case.workload, case.row_ms)
-        for variant in case.variants:
-            for run in range(self.runs_of(variant)):
-                route = Route(rig, self.name, rig.fresh_name(f"{self.name}_copy"), rig.fresh_name("bench_slot"))
-                route.make_slot()
-                self.routes[variant.key, run] = route
+        self.keeper.make_slot()
         began = time.monotonic()
         make, done = case.make or (lambda *a: make_by_script(case, *a)), 0
         for mark in case.marks:
@@ -107,7 +105,7 @@ class Bench:
 
     def clean(self):
         """All that it made; what cannot be taken away goes with the servers."""
-        for route in self.routes.values():
+        for route in [*self.routes, self.keeper]:
             with contextlib.suppress(*ERRORS):
                 route.drop_slot()
             with contextlib.suppress(*ERRORS):
@@ -125,7 +123,9 @@ class Bench:
 
     def run(self, variant, number):
         """One drain, from the start of the replicator until the target has everything and is equal."""
-        route = self.routes[variant.key, number]
+        route = Route(self.rig, self.name, self.rig.fresh_name(f"{self.name}_copy"), self.rig.fresh_name("bench_slot"))
+        self.routes.append(route)
+        route.make_slot(self.keeper.slot)
         proxy, port = self.rig.proxy(variant.delay_ms) if variant.delay_ms is not None else (None, None)
         if variant.kind != "receive":
             rigs.copy_database(self.rig.target, self.template, route.target_db)
@@ -185,7 +185,8 @@ class Bench:
 
 
 def cpu_each(used, count):
-    """Microseconds a transaction, or a row, by part; "all" is everything that works for replication: what decodes, carries and applies."""
+    """Microseconds a transaction, or a row, by part; "all" is everything that works for replication: what decodes,
+    carries and applies."""
     parts = {part: used[part] * 1e6 / count for part in ("replicator", "target", "walsender")}
     parts["all"] = sum(parts.values())
     if "threads" in used:
@@ -207,8 +208,8 @@ def measure(case, rig, say):
                 try:
                     run = bench.run(variant, number)
                     results[variant.key]["runs"].append(run)
-                    say(f"{variant.label}: {run['per_second']:,.0f} {case.unit}/s, {run['cpu_us']['all']:.1f} us CPU each"
-                        + noisy(run["machine"]))
+                    say(f"{variant.label}: {run['per_second']:,.0f} {case.unit}/s,"
+                        f" {run['cpu_us']['all']:.1f} us CPU each" + noisy(run["machine"]))
                 except ERRORS as error:
                     results[variant.key]["failed"].append(str(error))
                     say(f"{variant.label}: {error}")

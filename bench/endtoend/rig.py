@@ -23,7 +23,7 @@ SETTINGS = {
     "autovacuum": "off",
     "max_connections": "300",
     "max_wal_senders": "30",
-    "max_replication_slots": "80",
+    "max_replication_slots": "20",
     "max_prepared_transactions": "0",
     "jit": "off",
 }
@@ -141,8 +141,13 @@ class Route:
     def target_uri(self, port=None):
         return self.rig.target.uri(self.target_db, "owner", port=port)
 
-    def make_slot(self):
-        self.rig.source.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,), self.source_db)
+    def make_slot(self, like=None):
+        """At the source's present position, or where the slot `like` stands."""
+        if like is None:
+            self.rig.source.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,),
+                                self.source_db)
+        else:
+            self.rig.source.sql("SELECT pg_copy_logical_replication_slot(%s, %s)", (like, self.slot), self.source_db)
 
     def walsender(self):
         rows = self.rig.source.sql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (self.slot,))
