@@ -76,6 +76,24 @@ static int64_t wall_us(void)
     return clock_us(CLOCK_REALTIME);
 }
 
+/* How far the wall clock stands from the monotonic one; of several looks the one that was
+ * interrupted least. */
+static int64_t wall_offset_us(void)
+{
+    int64_t best_us = INT64_MAX;
+    int64_t offset_us = 0;
+    for (size_t i = 0; i < 20; i++) {
+        int64_t before_us = clock_us(CLOCK_MONOTONIC);
+        int64_t now_us = wall_us();
+        int64_t took_us = clock_us(CLOCK_MONOTONIC) - before_us;
+        if (took_us < best_us) {
+            best_us = took_us;
+            offset_us = now_us - before_us;
+        }
+    }
+    return offset_us;
+}
+
 /* xorshift64* (Vigna 2016), as a number in (0, 1]. */
 static double next_uniform(uint64_t *state)
 {
@@ -349,7 +367,8 @@ static bool read_commit_times(lag_run *run)
         int64_t index = strtoll(pen_pgresult_value(res, row, 0), NULL, 10) - run->first;
         if (time == NULL) {
             ok = pen_error_set(&run->err, PEN_ERROR_CONFIG,
-                               "the source has no commit times: set track_commit_timestamp there");
+                               "the source has no commit time of a marker: set "
+                               "track_commit_timestamp there, and start it anew");
         } else if (index >= 0 && (uint64_t)index < run->count) {
             run->markers[index].committed_us = strtoll(time, NULL, 10);
         }
@@ -388,9 +407,9 @@ static bool measure(lag_run *run)
     }
     /* Somebody may set the clock while it runs; then the lags are worth nothing, and the file says
      * by how much. */
-    int64_t offset_us = wall_us() - clock_us(CLOCK_MONOTONIC);
+    int64_t offset_us = wall_offset_us();
     ok = ok && drive(run);
-    int64_t moved_us = wall_us() - clock_us(CLOCK_MONOTONIC) - offset_us;
+    int64_t moved_us = wall_offset_us() - offset_us;
     ok = ok && read_commit_times(run) && write_file(run, moved_us);
     for (size_t i = 0; i < SENDERS; i++) {
         pen_pgconn_close(run->senders[i].conn);

@@ -295,10 +295,10 @@ static void handle(proxy *px, const struct epoll_event *event)
     }
 }
 
-static void add_fixed(proxy *px, int *fd)
+static void add_fixed(const proxy *px, int fd, void *mark)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = fd};
-    if (*fd < 0 || epoll_ctl(px->epoll, EPOLL_CTL_ADD, *fd, &event) != 0) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = mark};
+    if (fd < 0 || epoll_ctl(px->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
         die("cannot start");
     }
 }
@@ -351,8 +351,8 @@ int bench_proxy(int argc, char **argv)
     px.epoll = epoll_create1(EPOLL_CLOEXEC);
     px.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     start_listening(&px);
-    add_fixed(&px, &px.listener);
-    add_fixed(&px, &px.timer);
+    add_fixed(&px, px.listener, &px.listener);
+    add_fixed(&px, px.timer, &px.timer);
     for (;;) {
         struct epoll_event events[EVENTS];
         int count = epoll_wait(px.epoll, events, EVENTS, -1);

@@ -42,6 +42,10 @@ class Builder:
     def runs_or(self, quick, full):
         return self.runs or self.of(quick, full)
 
+    def at_most(self, quick, full):
+        """For what only shows where a limit is, however often the rest is repeated."""
+        return min(self.runs or full, self.of(quick, full))
+
     def penstocks(self, key="penstock", label="", flags=None, **more):
         """The same variant of each build."""
         found = []
@@ -66,67 +70,68 @@ class Builder:
 
     def drains(self):
         native = [Variant("native", "native", "native")]
-        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.of(1, 3))]
+        receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.at_most(1, 2))]
         count = self.of(20_000, 200_000)
         runs = self.runs_or(2, 5)
         self.add(Drain(
             "drain-tpcb", f"a backlog of {count:,} TPC-B transactions", workloads.tpcb(self.of(5, 20)),
             marks(count, 10), native + self.penstocks() + receive + self.of([], [Variant(
-                "native-binary", "native, binary", "native", flags={"binary": "true"}, runs=3)]),
+                "native-binary", "native, binary", "native", flags={"binary": "true"}, runs=self.at_most(1, 2))]),
             runs=runs, row_ms=self.row_ms, plot="drain"), "drain", "bars")
         rows = self.of(100_000, 1_000_000)
         self.add(Drain(
             "drain-ingest", f"a backlog of {rows:,} new rows in {rows // 100:,} transactions", workloads.ingest(100),
             marks(rows // 100, 10), native + self.penstocks() + receive, rows_each=100, runs=runs,
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.of(1, 2))[:1]
+        small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.at_most(1, 2))[:1]
         self.add(Drain(
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        steps = self.of([500, 8_000], [3_000, 60_000])
+        steps = self.of([500, 8_000], [3_000, 48_000])
         self.add(Drain(
             "drain-slow-rows", "a backlog of TPC-B where each accounts row costs the target 1 ms",
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
             + self.penstocks("workers-16", "16 workers", {"workers": 16})
             + self.penstocks("workers-32", "32 workers", {"workers": 32}),
             runs=self.runs_or(1, 5), row_ms=1, plot="drain"), "drain", "bars")
-        count = self.of(15_000, 100_000)
+        count = self.of(15_000, 80_000)
         self.add(Drain(
             "drain-delay", "the TPC-B backlog with a network between penstock and the target",
-            workloads.tpcb(self.of(5, 20)), marks(count, 5),
-            [v for delay in (None, 0, 1, 5, 20) for v in self.penstocks(
+            workloads.tpcb(self.of(5, 10)), marks(count, 5),
+            [v for delay in self.of((None, 0, 5, 20), (None, 0, 1, 5, 20)) for v in self.penstocks(
                 f"delay-{'none' if delay is None else delay}",
                 "no proxy" if delay is None else f"{delay} ms each way", delay_ms=delay,
                 # What no bar asks for is told by fewer runs.
-                runs=None if delay in (None, 5) else self.of(1, 2))],
+                runs=None if delay in (None, 5) else self.at_most(1, 2))],
             runs=self.runs_or(1, 5), compare_to="delay-none", plot="delay", row_ms=self.row_ms), "drain", "bars")
 
     def lags(self):
         def pair():
             return [Variant("native", "native", "native")] + self.penstocks()
-        seconds, runs = self.of(4, 15), self.runs_or(1, 5)
+        seconds, runs = self.of(4, 8), self.runs_or(1, 5)
         self.add(Lag("lag-tpcb", "lag under TPC-B by offered load", workloads.tpcb(self.of(5, 20)),
-                     self.of([500, 1000], [500, 1000, 2500]), pair(), seconds=seconds, runs=runs, plot="load",
+                     self.of([500, 1000], [500, 1000, 2500]), pair(), seconds=seconds, markers=self.of(100, 150),
+                     runs=runs, plot="load",
                      row_ms=self.row_ms), "lag", "bars")
         few = self.runs_or(1, 2)
         for workload, load in (
                 (workloads.ingest(10), 500), (workloads.HOT_ROW, 200), (workloads.WIDE, 300),
                 (workloads.many_tables(self.of(50, 200)), 500), (workloads.FOREIGN_KEYS, 400),
                 (workloads.large_among_small(self.of(50_000, 200_000)), 400), (workloads.TABLE_CHANGES, 400)):
-            if self.quick and workload.name not in ("large-among-small",):
-                continue
+            # A quick run shows one of them; the others are there by their names.
+            groups = ("lag",) if not self.quick or workload.name == "large-among-small" else ()
             self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], pair(),
-                         seconds=self.of(5, 10), markers=100, runs=few, plot="time", row_ms=self.row_ms), "lag")
+                         seconds=self.of(5, 6), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
 
     def sweeps(self):
         if self.quick:
-            workers, batches = (1, 4, 16), (50, 2000)
+            workers, batches = (1, 8, 16), (50, 2000)
         else:
-            workers, batches = (1, 2, 4, 8, 16, 32), (1, 10, 50, 200, 1000, 2000, 10000)
+            workers, batches = (1, 2, 4, 8, 16, 32), (10, 50, 200, 1000, 5000)
         runs = self.runs_or(1, 2)
-        scale = self.of(5, 20)
-        count = self.of(15_000, 60_000)
+        scale = self.of(5, 10)
+        count = self.of(15_000, 40_000)
         self.add(Drain(
             "sweep-workers", "the TPC-B backlog by --workers", workloads.tpcb(scale), marks(count, 3),
             [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n})],
@@ -140,7 +145,7 @@ class Builder:
         self.add(Drain(
             "sweep-batch", "the TPC-B backlog by --batch-transactions", workloads.tpcb(scale), marks(count, 3),
             [v for n in batches for v in self.penstocks(
-                f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n}, upto=0 if n == 1 else None)],
+                f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n})],
             runs=runs, compare_to=f"batch-{batches[0]}", plot="batch", row_ms=self.row_ms), "sweep")
 
     def tiny(self):
@@ -154,7 +159,7 @@ class Builder:
 
 
 def chosen(cases, names):
-    """Those that are named, by their name, a pattern or a group; all but the tiny ones for no names."""
+    """Those that are named, by their name, a pattern or a group; for no names all that are in a group."""
     if not names:
         return [case for case in cases if case.group]
     found = []

@@ -1,5 +1,5 @@
-"""How fast a backlog is worked off. It is made once, while nobody replicates, and kept by one slot for each run that
-is to come; each run begins with the same copy of the target, so all do exactly the same work, in alternation."""
+"""How fast a backlog is worked off. It is made once, while nobody replicates, and kept by a slot; each run begins with
+a copy of that slot and of the target as it was then, so all do exactly the same work, in alternation."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import time
 
 from . import procs, rig as rigs, stats
 from .replicators import Native, Penstock, Receiver
-from .rig import Failed, Listener, Route
+from .rig import ERRORS, Failed, Listener, Route
 
 
 @dataclasses.dataclass
@@ -58,7 +58,8 @@ class Drain:
         return "rows" if self.rows_each else "transactions"
 
     def settings(self):
-        return {"transactions": self.transactions, "rows_each": self.rows_each, "row_ms": self.row_ms, "workload": self.workload.what}
+        return {"transactions": self.transactions, "rows_each": self.rows_each, "row_ms": self.row_ms,
+                "workload": self.workload.what}
 
 
 def make_by_script(case, rig, database, count):
@@ -77,7 +78,8 @@ class Bench:
         self.say = say
         self.name = rig.fresh_name("drain")
         self.template = f"{self.name}_template"
-        self.routes = {}
+        self.keeper = Route(rig, self.name, self.template, rig.fresh_name("bench_keeper"))
+        self.routes = []
         self.marks = []  # (marker, transactions before it)
         self.end_lsn = None
         self.expected = None
@@ -87,16 +89,9 @@ class Bench:
 
     def prepare(self):
         case, rig = self.case, self.rig
-        slow = ""
-        if case.row_ms:
-            slow = rigs.SLOW.format(seconds=case.row_ms / 1000, table=case.workload.slow_table)
-        for cluster, name, extra in ((rig.source, self.name, ""), (rig.target, self.template, slow)):
-            rigs.make_database(rig, cluster, name, case.workload.schema, case.workload.fill, extra)
-        for variant in case.variants:
-            for run in range(self.runs_of(variant)):
-                route = Route(rig, self.name, rig.fresh_name(f"{self.name}_copy"), rig.fresh_name("bench_slot"))
-                route.make_slot()
-                self.routes[variant.key, run] = route
+        rigs.make_source(rig, self.name, case.workload)
+        rigs.make_target(rig, self.template, case.workload, case.row_ms)
+        self.keeper.make_slot()
         began = time.monotonic()
         make, done = case.make or (lambda *a: make_by_script(case, *a)), 0
         for mark in case.marks:
@@ -109,12 +104,15 @@ class Bench:
         self.say(f"{done:,} transactions made in {time.monotonic() - began:.0f} s")
 
     def clean(self):
-        for route in self.routes.values():
-            with contextlib.suppress(Exception):
+        """All that it made; what cannot be taken away goes with the servers."""
+        for route in [*self.routes, self.keeper]:
+            with contextlib.suppress(*ERRORS):
                 route.drop_slot()
-            rigs.drop_database(self.rig.target, route.target_db)
-        rigs.drop_database(self.rig.target, self.template)
-        rigs.drop_database(self.rig.source, self.name)
+            with contextlib.suppress(*ERRORS):
+                rigs.drop_database(self.rig.target, route.target_db)
+        with contextlib.suppress(*ERRORS):
+            rigs.drop_database(self.rig.target, self.template)
+            rigs.drop_database(self.rig.source, self.name)
 
     def replicator(self, variant, route, port):
         if variant.kind == "penstock":
@@ -125,7 +123,9 @@ class Bench:
 
     def run(self, variant, number):
         """One drain, from the start of the replicator until the target has everything and is equal."""
-        route = self.routes[variant.key, number]
+        route = Route(self.rig, self.name, self.rig.fresh_name(f"{self.name}_copy"), self.rig.fresh_name("bench_slot"))
+        self.routes.append(route)
+        route.make_slot(self.keeper.slot)
         proxy, port = self.rig.proxy(variant.delay_ms) if variant.delay_ms is not None else (None, None)
         if variant.kind != "receive":
             rigs.copy_database(self.rig.target, self.template, route.target_db)
@@ -150,7 +150,7 @@ class Bench:
             if proxy:
                 proxy.kill()
         if replicator.applies:
-            if variant.upto is None:
+            if variant.upto is None and number == 0:
                 different = rigs.differing(self.expected, rigs.digest(self.rig.target, route.target_db))
                 if different:
                     raise Failed(f"{variant.label}: the target is not equal to the source in {', '.join(different)}")
@@ -162,7 +162,7 @@ class Bench:
     def follow(self, variant, replicator, listener, began):
         marker, count = self.marks[-1 if variant.upto is None else variant.upto]
         if replicator.applies:
-            ended = listener.wait(marker, 900, replicator.alive)
+            ended = listener.wait(marker, 600, replicator.alive)
         else:
             ended = replicator.wait_end(300)
         used = replicator.used()
@@ -185,7 +185,8 @@ class Bench:
 
 
 def cpu_each(used, count):
-    """Microseconds a transaction, or a row, by part; "all" is everything that works for replication: what decodes, carries and applies."""
+    """Microseconds a transaction, or a row, by part; "all" is everything that works for replication: what decodes,
+    carries and applies."""
     parts = {part: used[part] * 1e6 / count for part in ("replicator", "target", "walsender")}
     parts["all"] = sum(parts.values())
     if "threads" in used:
@@ -202,14 +203,14 @@ def measure(case, rig, say):
         for number in range(max(bench.runs_of(v) for v in case.variants)):
             # In turn, and every second time the other way round, so that none always comes behind the same one.
             for variant in case.variants[::-1 if number % 2 else 1]:
-                if number >= bench.runs_of(variant):
+                if number >= bench.runs_of(variant) or results[variant.key]["failed"]:
                     continue
                 try:
                     run = bench.run(variant, number)
                     results[variant.key]["runs"].append(run)
-                    say(f"{variant.label}: {run['per_second']:,.0f} {case.unit}/s, {run['cpu_us']['all']:.1f} us CPU each"
-                        + noisy(run["machine"]))
-                except (Failed, AssertionError) as error:
+                    say(f"{variant.label}: {run['per_second']:,.0f} {case.unit}/s,"
+                        f" {run['cpu_us']['all']:.1f} us CPU each" + noisy(run["machine"]))
+                except ERRORS as error:
                     results[variant.key]["failed"].append(str(error))
                     say(f"{variant.label}: {error}")
     finally:

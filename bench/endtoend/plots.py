@@ -157,7 +157,8 @@ def cpu(case):
             left = 0
             for part, colour in PART_COLOURS.items():
                 value = variant["summary"]["cpu_us"][part]["median"]
-                axes.barh(at, value, 0.42 if narrow else 0.62, left=left, color=colour, label=PART_NAMES[part] if at == 0 else None)
+                axes.barh(at, value, 0.42 if narrow else 0.62, left=left, color=colour,
+                          label=PART_NAMES[part] if at == 0 else None)
                 left += value
             axes.annotate(f" {rate_text(left)} µs", (left, at), va="center", xytext=(4, 0), textcoords="offset points")
             label = variant["label"] + (f" at {variant['load']:,}/s" if "load" in variant else "")
@@ -215,7 +216,8 @@ def swept(case, x_label, ideal=None):
         for number, (name, points) in enumerate(lines.items()):
             points.sort(key=lambda p: p[0])
             axes.errorbar([place[x] for x, _ in points], [f["median"] for _, f in points],
-                          yerr=[[f["median"] - f["min"] for _, f in points], [f["max"] - f["median"] for _, f in points]],
+                          yerr=[[f["median"] - f["min"] for _, f in points],
+                                [f["max"] - f["median"] for _, f in points]],
                           color=SERIES[number], marker="o", capsize=3, elinewidth=1.2, label=name)
             for x, found in points:
                 axes.annotate(short(float(f"{found['median']:.3g}")), (place[x], found["max"]), xytext=(0, 6),

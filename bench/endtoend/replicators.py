@@ -117,6 +117,15 @@ class Native(Replicator):
                    f" PUBLICATION {PUBLICATION} WITH ({told})", dbname=self.route.target_db)
         target.sql(f"ALTER SUBSCRIPTION {self.route.slot} ENABLE", dbname=self.route.target_db)
 
+    def alive(self):
+        # An apply worker that fails is started again, for ever. (The view came with PostgreSQL 15.)
+        if major_of(self.route.rig.target.bin) >= 15 and self.route.rig.target.sql(
+                "SELECT 1 FROM pg_stat_subscription_stats WHERE subname = %s AND apply_error_count > 0",
+                (self.route.slot,)):
+            raise Failed("native cannot apply; the target's log says why: " + "; ".join(
+                line for line in self.route.rig.target.log.read_text(errors="replace").splitlines()
+                if "ERROR" in line)[-500:])
+
     def apply_pids(self):
         return [pid for (pid,) in self.route.rig.target.sql(
             "SELECT pid FROM pg_stat_subscription WHERE subname = %s AND pid IS NOT NULL", (self.route.slot,))]
@@ -173,24 +182,3 @@ class Receiver(Replicator):
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-
-
-class Pgcopydb(Replicator):
-    """pgcopydb follow, on a slot that is there. It decodes by wal2json or test_decoding, not by pgoutput, so its slot
-    is one of its own kind."""
-
-    name = "pgcopydb"
-    plugin = "test_decoding"
-
-    def __init__(self, route, end_lsn):
-        super().__init__(route)
-        self.end_lsn = end_lsn
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="penstock-bench-pgcopydb-"))
-
-    @staticmethod
-    def installed():
-        return shutil.which("pgcopydb")
-
-
-def native_can_binary(rig):
-    return major_of(rig.target.bin) >= 14

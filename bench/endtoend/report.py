@@ -23,7 +23,8 @@ h3 { font-size: 14px; margin: 20px 0 6px; color: var(--muted); font-weight: 600;
 p { margin: 6px 0; } section p { max-width: 84ch; } .muted { color: var(--muted); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 4px 20px 18px;
   margin: 18px 0; } section h2 { margin-top: 16px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(200px, 45%), 1fr)); gap: 12px; margin: 20px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(200px, 45%), 1fr)); gap: 12px;
+  margin: 20px 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 .tile b { display: block; font-size: 24px; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: 13px; }
@@ -174,7 +175,7 @@ def not_kept(case):
     for variant in case.get("variants", []):
         for run in variant.get("not_kept", []):
             found.append(f"<p class=\"muted\">{text(variant['label'])} at {variant['load']:,}/s: one run does not "
-                         f"count, because the source did {run['transactions']:,} of {run['offered']:,.0f} and was "
+                         f"count, because the source did {run['done']:,} of {run['offered']:,.0f} and was "
                          f"{run['schedule_lag_ms']['mean']:.0f} ms late on average.</p>")
     return found
 
@@ -205,8 +206,8 @@ def drawings(case):
 def environment(results):
     at, servers = results["machine"], results["servers"]
     facts = {
-        "Command": " ".join(results["command"]), "Took": f"{results['took_seconds']} s",
-        "Commit": results["commit"], "Builds": ", ".join(f"{n}: {p}" for n, p in results["builds"].items()),
+        "Command": " ".join(results["command"]), "Took": f"{results['took_seconds']} s, {results['cpu_seconds']} s of CPU",
+        "Commit": results["commit"] or "unknown", "Builds": ", ".join(f"{n}: {p}" for n, p in results["builds"].items()),
         "Flags of penstock": " ".join(f"--{k} {v}" for k, v in results["flags"].items()) or "defaults",
         "PostgreSQL": results["versions"]["postgres"],
         "Machine": f"{at['processors']} × {at['processor']}{', virtual' if at['virtual'] else ''}, "

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 
+import psycopg2
 import psycopg2.extensions
 from lib.cluster import Cluster, die_with_parent
 from lib.program import wait_until
@@ -22,7 +23,7 @@ SETTINGS = {
     "autovacuum": "off",
     "max_connections": "300",
     "max_wal_senders": "30",
-    "max_replication_slots": "80",
+    "max_replication_slots": "20",
     "max_prepared_transactions": "0",
     "jit": "off",
 }
@@ -51,6 +52,10 @@ class Failed(Exception):
     """One case could not be measured; the others go on."""
 
 
+# What one case may fail with.
+ERRORS = (Failed, AssertionError, OSError, subprocess.SubprocessError, psycopg2.Error)
+
+
 class Rig:
     """Source and target, as long as the bench runs."""
 
@@ -62,6 +67,7 @@ class Rig:
         self.target = Cluster("bench-target", durable=True, settings=settings)
         self.marker = 0  # the last one's id
         self.names = 0
+        self.bases = {}  # (cluster, workload): the database with its tables and rows, to be copied
         self.helpers = []
 
     def close(self):
@@ -135,8 +141,13 @@ class Route:
     def target_uri(self, port=None):
         return self.rig.target.uri(self.target_db, "owner", port=port)
 
-    def make_slot(self):
-        self.rig.source.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,), self.source_db)
+    def make_slot(self, like=None):
+        """At the source's present position, or where the slot `like` stands."""
+        if like is None:
+            self.rig.source.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.slot,),
+                                self.source_db)
+        else:
+            self.rig.source.sql("SELECT pg_copy_logical_replication_slot(%s, %s)", (like, self.slot), self.source_db)
 
     def walsender(self):
         rows = self.rig.source.sql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (self.slot,))
@@ -154,17 +165,31 @@ class Route:
                             " WHERE slot_name = %s", (self.slot,), self.source_db)
 
 
-def make_database(rig, cluster, name, schema, fill, slow=None):
-    """Tables, their rows and the markers; on the target also what tells that a marker came."""
-    cluster.sql(f"CREATE DATABASE {name} OWNER owner TEMPLATE template0")
-    cluster.sql(MARKERS + schema, dbname=name, role="owner")
-    fill(rig, cluster, name)
-    if cluster is rig.target:
-        cluster.sql(SEEN + (slow or ""), dbname=name, role="owner")
-    else:
-        tables = ", ".join(f'"{table}"' for table in tables_of(cluster, name))
-        cluster.sql(f"CREATE PUBLICATION {PUBLICATION} FOR TABLE {tables}", dbname=name, role="owner")
-    cluster.sql("VACUUM ANALYZE", dbname=name)
+def base_database(rig, cluster, workload):
+    """A database with the workload's tables and rows and the table of markers, made once."""
+    key = (cluster, workload.what)
+    if key not in rig.bases:
+        name = rig.fresh_name("base")
+        cluster.sql(f"CREATE DATABASE {name} OWNER owner TEMPLATE template0")
+        cluster.sql(MARKERS + workload.schema, dbname=name, role="owner")
+        workload.fill(rig, cluster, name)
+        cluster.sql("VACUUM ANALYZE", dbname=name)
+        rig.bases[key] = name
+    return rig.bases[key]
+
+
+def make_source(rig, name, workload):
+    """The database that will be replicated, all its tables published."""
+    copy_database(rig.source, base_database(rig, rig.source, workload), name)
+    tables = ", ".join(f'"{table}"' for table in tables_of(rig.source, name))
+    rig.source.sql(f"CREATE PUBLICATION {PUBLICATION} FOR TABLE {tables}", dbname=name, role="owner")
+
+
+def make_target(rig, name, workload, row_ms):
+    """The same tables, and what tells that a marker came."""
+    copy_database(rig.target, base_database(rig, rig.target, workload), name)
+    slow = SLOW.format(seconds=row_ms / 1000, table=workload.slow_table) if row_ms else ""
+    rig.target.sql(SEEN + slow, dbname=name, role="owner")
 
 
 def tables_of(cluster, name):

@@ -4,17 +4,17 @@ import argparse
 import json
 import os
 import pathlib
+import resource
+import shutil
 import signal
-import subprocess
 import sys
 import time
 
 from lib.cluster import postgres_bin
 from lib.program import ROOT
 
-from . import bars, cases, drain, lag, machine, report, table
-from .replicators import Pgcopydb
-from .rig import Failed, Rig
+from . import bars, cases, drain, lag, machine, markdown, report, table
+from .rig import ERRORS, Rig
 
 FORMAT = 1  # of the JSON
 HELP = """\
@@ -57,6 +57,9 @@ def arguments(command):
                         "program, and penstock-bench is taken from beside it)")
     parser.add_argument("--from", metavar="FILE", type=pathlib.Path, dest="source",
                         help="measure nothing: print and draw an earlier results.json again")
+    parser.add_argument("--fill", metavar="FILE", type=pathlib.Path,
+                        help="also put the tables into this Markdown file, between the lines "
+                        f"{markdown.BEGIN} and {markdown.END}")
     wanted = parser.parse_args(command)
     if wanted.runs is not None and wanted.runs < 1:
         parser.error("--runs takes a number above 0")
@@ -96,8 +99,10 @@ def measure(case, rig, say):
 
 
 def skipped():
-    if Pgcopydb.installed():
-        return []
+    """What one would expect beside the others, and why it is not."""
+    if shutil.which("pgcopydb"):
+        return [f"pgcopydb follow: {machine.said('pgcopydb', '--version')} is here, but its steps differ from version"
+                " to version, so this bench does not drive it"]
     return ["pgcopydb follow: pgcopydb is not installed here"]
 
 
@@ -117,26 +122,40 @@ def run(wanted, command):
         return 2
     began = time.monotonic()
     out = table.Out(len(selected))
+    interrupted = False
     rig = Rig(programs[0][1].parent)
     try:
         results = describe(wanted, programs, rig, command) | {"skipped": skipped(), "cases": []}
         out.head(results)
-        for case in selected:
-            out.begin(case)
-            try:
-                results["cases"].append(measure(case, rig, out.say))
-            except (Failed, AssertionError, OSError, subprocess.SubprocessError) as error:
-                out.say(f"failed: {error}")
-                results["cases"].append({"name": case.name, "kind": "failed", "what": case.what, "failed": str(error)})
+        try:
+            measure_all(selected, rig, results["cases"], out)
+        except KeyboardInterrupt:
+            interrupted = True
+            results["skipped"].append("all cases behind the interruption")
         results["took_seconds"] = round(time.monotonic() - began)
     finally:
         rig.close()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # the servers, too, now that they have ended
+    results["cpu_seconds"] = round(used.ru_utime + used.ru_stime)
     results["bars"] = bars.judge({case["name"]: case for case in results["cases"]})
-    return finish(results, wanted, out)
+    code = finish(results, wanted, out)
+    return 130 if interrupted else code
+
+
+def measure_all(selected, rig, found, out):
+    for case in selected:
+        out.begin(case)
+        try:
+            found.append(measure(case, rig, out.say))
+        except ERRORS as error:
+            out.say(f"failed: {error}")
+            found.append({"name": case.name, "kind": "failed", "what": case.what, "failed": str(error)})
 
 
 def finish(results, wanted, out):
     path = write(results, wanted.out)
+    if wanted.fill:
+        markdown.fill(results, wanted.fill)
     out.tables(results)
     out.end(results, path)
     wrong = [case for case in results["cases"] if case["kind"] == "failed"

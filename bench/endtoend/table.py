@@ -169,7 +169,7 @@ class Out:
         if noisy > 0.1:
             self.line(self.paint(f"Others used up to {noisy:.0%} of the machine meanwhile: these numbers say little.",
                                  RED))
-        self.line(f"{results['took_seconds']} s; {path} and results.json beside it")
+        self.line(f"{results['took_seconds']} s, {results['cpu_seconds']} s of CPU; {path} and results.json beside it")
 
 
 def failures(case):

@@ -1,6 +1,7 @@
 """tools/bench measures what it says: a tiny run is complete, and what was slowed on purpose shows."""
 
 import collections
+import io
 import json
 import os
 import pathlib
@@ -8,14 +9,18 @@ import re
 import stat
 import subprocess
 import sys
+import threading
+import time
 
+import psycopg2
 import pytest
 
-from lib.program import ROOT, binary
+from lib.cluster import Cluster, postgres_bin, time_factor
+from lib.program import ROOT, binary, wait_until
 
 sys.path.insert(0, str(ROOT / "bench"))
 
-from endtoend import bars, plots, stats  # noqa: E402  pylint: disable=wrong-import-position
+from endtoend import bars, lag, plots, rig, stats  # noqa: E402  pylint: disable=wrong-import-position
 
 PARTS = ("replicator", "target", "walsender")
 
@@ -97,12 +102,12 @@ def test_a_lag_is_told_with_its_distribution(tiny):
     for variant in variants(tiny[0], "tiny-lag").values():
         assert variant["failed"] == []
         (run,) = counted(variant)
-        lag = run["lag_ms"]
-        assert 0 < lag["p50"] <= lag["p90"] <= lag["max"] and lag["count"] > 50
-        assert run["equal"] is True and run["transactions"] > lag["count"] and run["offered"] == 200
+        told = run["lag_ms"]
+        assert 0 < told["p50"] <= told["p90"] <= told["max"] and told["count"] > 50
+        assert run["equal"] is True and run["transactions"] > told["count"] and run["offered"] == 200
         assert all(0 <= at <= 2.5 and median <= largest for at, median, largest in run["curve"])
-        assert max(largest for *_, largest in run["curve"]) == pytest.approx(lag["max"], abs=0.001)
-        assert sum(count for _, count in variant["summary"]["histogram"]) == lag["count"]
+        assert max(largest for *_, largest in run["curve"]) == pytest.approx(told["max"], abs=0.001)
+        assert sum(count for _, count in variant["summary"]["histogram"]) == told["count"]
         values = [value for _, value in variant["summary"]["quantiles"]]
         assert values == sorted(values) and len(values) > 20
 
@@ -152,14 +157,165 @@ def test_a_slowed_target_shows_in_the_lag(slowed):
         assert run["lag_ms"]["p50"] > counted(after["penstock"])[0]["lag_ms"]["p50"]
 
 
-def test_a_build_that_fails_is_told_and_the_others_are_measured(tmp_path):
-    broken = tmp_path / "broken"
+def test_a_build_that_fails_or_loses_rows_is_told_and_the_others_are_measured(tmp_path):
+    broken, lossy = tmp_path / "broken", tmp_path / "lossy"
     broken.write_text('#!/bin/sh\necho "it is broken" >&2\nexit 1\n')
-    broken.chmod(0o755)
-    _, _, said = bench(tmp_path, "--only", "tiny-drain", "--runs", "1", "--binary", f"broken={broken}", code=1)
+    lossy.write_text(
+        f'#!/bin/sh\n"{postgres_bin() / "psql"}" -X -q "$PENSTOCK_TARGET" -c "UPDATE pgbench_accounts'
+        ' SET abalance = 7 WHERE aid <= 1000" >&2\n'
+        f'exec "{pathlib.Path(binary()).resolve()}" "$@"\n')
+    for program in (broken, lossy):
+        program.chmod(0o755)
+    _, _, said = bench(tmp_path, "--only", "tiny-drain", "--runs", "1", "--binary", f"broken={broken}",
+                       "--binary", f"lossy={lossy}", code=1)
     found = variants(json.loads((tmp_path / "results.json").read_text()), "tiny-drain")
-    assert len(found["penstock"]["runs"]) == 1 and found["penstock:broken"]["runs"] == []
+    assert len(found["penstock"]["runs"]) == 1
+    assert found["penstock:broken"]["runs"] == [] and found["penstock:lossy"]["runs"] == []
     assert "it is broken" in found["penstock:broken"]["failed"][0] and "it is broken" in said
+    assert "not equal to the source in pgbench_accounts" in found["penstock:lossy"]["failed"][0]
+
+
+@pytest.fixture
+def proxied(clusters):
+    """Makes networks to the source server; gives a connection through one, with so many ms each way."""
+    started = []
+
+    def connect(delay_ms):
+        process = subprocess.Popen(
+            [pathlib.Path(binary()).resolve().parent / "penstock-bench", "proxy", "--to", str(clusters[0].port),
+             "--delay-us", str(delay_ms * 1000)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return psycopg2.connect(clusters[0].uri("postgres", "owner", port=int(process.stdout.readline())))
+
+    yield connect
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_the_network_delays_each_way_and_changes_nothing(proxied):
+    connection = proxied(150)
+    cursor = connection.cursor()
+    began = time.monotonic()
+    cursor.execute("SELECT 1")  # psycopg2 sends BEGIN first, and waits for it
+    assert time.monotonic() - began >= 0.6
+    # Much at once is late once, not once a piece; and comes whole and in order.
+    data = "".join(f"{n}\n" for n in range(1_000_000))
+    cursor.execute("CREATE TEMPORARY TABLE there (at serial, n int)")
+    began = time.monotonic()
+    cursor.copy_expert("COPY there (n) FROM STDIN", io.StringIO(data))
+    assert 0.3 <= time.monotonic() - began < 12 * time_factor()
+    cursor.execute("SELECT count(*) FROM there WHERE at = n + 1")
+    assert cursor.fetchone() == (1_000_000,)
+    back = io.StringIO()
+    cursor.copy_expert("COPY (SELECT n FROM there ORDER BY at) TO STDOUT", back)
+    assert back.getvalue() == data
+    connection.close()
+
+
+def test_the_network_passes_the_end_on(proxied, clusters):
+    source = clusters[0]
+    connection = proxied(5)
+    pid = connection.get_backend_pid()
+    alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+    assert source.sql(alive, (pid,)) == [(1,)]
+    connection.close()
+    wait_until(lambda: source.sql(alive, (pid,)) == [(0,)], what="the end of the session behind the proxy")
+    connection = proxied(0)
+    source.sql("SELECT pg_terminate_backend(%s)", (connection.get_backend_pid(),))
+    with pytest.raises(psycopg2.Error):
+        connection.cursor().execute("SELECT 1")
+
+
+class Carrier(threading.Thread):
+    """Brings each marker from one database into another, 80 ms after its commit, and leaves one out."""
+
+    LEFT_OUT = 5
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.ends = cluster.connect("marked"), cluster.connect("seen")
+        self.over = threading.Event()
+        self.brought = {}  # id: (its commit, when its INSERT began, when that was over), seconds of the wall clock
+
+    def run(self):
+        source, target = (end.cursor() for end in self.ends)
+        while not self.over.is_set():
+            source.execute("SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM bench_marker"
+                           " WHERE NOT id = ANY (%s) ORDER BY id", (list(self.brought) or [0],))
+            for marker, committed in source.fetchall():
+                time.sleep(max(0, committed + 0.08 - time.time()))
+                began = time.time()
+                if marker != self.LEFT_OUT:
+                    target.execute("INSERT INTO bench_marker VALUES (%s)", (marker,))
+                self.brought[marker] = committed, began, time.time()
+            time.sleep(0.002)
+
+
+@pytest.fixture
+def marked():
+    """A server with a database to write markers into and one to see them in."""
+    cluster = Cluster("marked", settings={"track_commit_timestamp": "on"})
+    for name in ("marked", "seen"):
+        cluster.sql(f"CREATE DATABASE {name}")
+        cluster.sql(rig.MARKERS, dbname=name)
+    cluster.sql(rig.SEEN, dbname="seen")
+    yield cluster
+    cluster.remove()
+
+
+def test_a_lag_is_from_the_source_s_commit_until_it_is_seen(marked, tmp_path):
+    carrier = Carrier(marked)
+    carrier.start()
+    file = tmp_path / "markers"
+    subprocess.run([pathlib.Path(binary()).resolve().parent / "penstock-bench", "lag", "--source",
+                    marked.admin_dsn("marked"), "--target", marked.admin_dsn("seen"), "--rate", "40", "--seconds", "1.5",
+                    "--wait", "3", "--out", file], check=True)
+    carrier.over.set()
+    carrier.join()
+    lines = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) > 20
+    gaps = []
+    for marker, line in enumerate(lines, 1):
+        planned, sent, committed, seen = (int(field) / 1e6 for field in line)
+        true_commit, began, ended = carrier.brought[marker]
+        assert planned <= sent <= committed == pytest.approx(true_commit, abs=2e-6)
+        gaps.append(planned)
+        if marker == Carrier.LEFT_OUT:
+            assert seen == 0
+            continue
+        assert seen - committed >= 0.08 and seen >= began
+        assert seen <= ended + 0.25 * time_factor(), "the notification comes with the commit"
+    gaps = [after - before for before, after in zip(gaps, gaps[1:])]
+    assert min(gaps) < 0.4 / 40 and max(gaps) > 1.6 / 40, "the times are random ones"
+    with pytest.raises(rig.Failed, match=f"1 of {len(lines)} markers"):
+        lag.read_markers(file)
+    file.write_text("\n".join(line for line in file.read_text().splitlines()
+                              if line[0] == "#" or not line.endswith(" 0")))
+    assert all(80 <= late < 5000 for _, late in lag.read_markers(file))
+    file.write_text(file.read_text().replace("clock_moved_us ", "clock_moved_us 900", 1))
+    with pytest.raises(rig.Failed, match="clock"):
+        lag.read_markers(file)
+
+
+def test_a_run_counts_only_when_the_source_kept_its_rate():
+    assert lag.kept(done=10_000, planned=10_000, late_ms=1)
+    assert lag.kept(done=9_500, planned=10_000, late_ms=1)  # 3 % and three sigmas
+    assert not lag.kept(done=9_300, planned=10_000, late_ms=1)
+    assert not lag.kept(done=10_000, planned=10_000, late_ms=26)
+
+
+def test_markers_need_the_source_s_commit_times(pair, tmp_path):
+    pair.schema("CREATE TABLE bench_marker (id bigint PRIMARY KEY)")
+    arguments = ["--source", pair.source_cluster.admin_dsn(pair.name), "--target",
+                 pair.target_cluster.admin_dsn(pair.name), "--seconds", "0.5", "--wait", "0", "--out", tmp_path / "m"]
+    done = subprocess.run([pathlib.Path(binary()).resolve().parent / "penstock-bench", "lag", *arguments], check=False,
+                          stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "track_commit_timestamp" in done.stderr
+    assert pair.on_source("SELECT count(*) > 5 FROM bench_marker") == [(True,)]
+    done = subprocess.run([pathlib.Path(binary()).resolve().parent / "penstock-bench", "lag", "--rate", "none"],
+                          check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "--rate" in done.stderr
 
 
 def test_wrong_arguments_are_refused(tmp_path):
