@@ -1,6 +1,7 @@
 """Random histories: whatever the source goes through, the target shows each of its states in turn.
 
     PENSTOCK_SEEDS=1000 pytest tests/e2e/test_random.py    the first 1000 seeds, for a long run
+    PENSTOCK_SEEDS=500-999 pytest …                        these
     PENSTOCK_SEED=17 pytest tests/e2e/test_random.py       seed 17 again, alone: what is written, and in
                                                            which order, follows from the seed
 """
@@ -18,7 +19,8 @@ from lib.history import INVARIANTS, TICK, History
 from lib.program import DONE, FAILED
 from lib.storm import Storm
 
-SEEDS = int(os.environ.get("PENSTOCK_SEEDS", "10"))
+FIRST, _, LAST = os.environ.get("PENSTOCK_SEEDS", "10").rpartition("-")
+SEEDS = range(int(FIRST), int(LAST) + 1) if FIRST else range(int(LAST))
 ONE = os.environ.get("PENSTOCK_SEED")
 
 
@@ -158,7 +160,7 @@ def stop_on_the_way(pair, scenario, history, seed):
         assert pair.on_target(history.digest)[0] == history.state[tick]
 
 
-@pytest.mark.parametrize("seed", [int(ONE)] if ONE else range(SEEDS))
+@pytest.mark.parametrize("seed", [int(ONE)] if ONE else SEEDS)
 def test_history(make_pair, seed):
     scenario = Scenario(seed)
     print(f"seed {seed}: {scenario}")
