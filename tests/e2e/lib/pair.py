@@ -51,6 +51,7 @@ class Pair:
                 )[0][0], what=f"the end of slot {slot}'s walsender")
                 cluster.sql("SELECT pg_drop_replication_slot(%s)", (slot,))
             cluster.sql(f"DROP DATABASE {self.name} WITH (FORCE)")
+        self.penstock.forget_all()
 
     def on_source(self, statement, params=None):
         return run(self.source, statement, params)

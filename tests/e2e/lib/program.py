@@ -157,6 +157,13 @@ class Penstock:
         for run in self.runs:
             run.process.wait()
 
+    def forget_all(self):
+        """Lets go of what the runs have open; after kill_all, when nobody reads their words any more."""
+        for run in self.runs:
+            run.process.stdout.close()
+            run.log.close()
+        self.runs.clear()
+
 
 def wait_until(condition, timeout=30, what="the condition"):
     deadline = time.monotonic() + timeout * time_factor()
