@@ -1,15 +1,14 @@
 #include "tools/command.h"
 
 #include "apply/session.h"
-#include "core/json.h"
 #include "core/log.h"
 #include "tools/simulate_show.h"
 
-#include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, COSTS_MOST = 16 * 1024 * 1024 };
+enum { EXIT_DONE = 0, EXIT_FAILED = 1 };
 
 /* A latency as --row-latency gives it. */
 typedef struct latency {
@@ -44,53 +43,46 @@ void pen_simulate_help(FILE *out)
 
 /* ---- settings ---- */
 
-/* Reads the whole file; *text is the caller's. */
-static bool read_file(const char *path, char **text, size_t *len, pen_error *err)
+/* A string, number or truth value as an operator would write it (free() it), or NULL. */
+static char *word_of(const json_t *value)
 {
-    FILE *file = fopen(path, "rb");
-    *text = NULL;
-    if (file == NULL) {
-        return pen_error_set_errno(err, PEN_ERROR_CONFIG, errno, "cannot open --costs \"%s\"",
-                                   path);
+    switch (json_typeof(value)) {
+    case JSON_STRING:
+        return pen_strdup(json_string_value(value));
+    case JSON_TRUE:
+        return pen_strdup("true");
+    case JSON_FALSE:
+        return pen_strdup("false");
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10));
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+    case JSON_NULL:
+        break;
     }
-    char *bytes = pen_malloc(COSTS_MOST);
-    *len = fread(bytes, 1, COSTS_MOST, file);
-    bool failed = ferror(file) != 0;
-    fclose(file);
-    if (failed || *len == COSTS_MOST) {
-        free(bytes);
-        return pen_error_set(err, PEN_ERROR_CONFIG,
-                             "--costs \"%s\" cannot be read, or is too large for a bench's result",
-                             path);
-    }
-    *text = bytes;
-    return true;
+    return NULL;
 }
 
 /* The members of the file's "simulate", each as a flag. */
-static bool offer_costs(pen_options *options, pen_slice text, pen_error *err)
+static bool offer_costs(pen_options *options, json_t *file, pen_error *err)
 {
-    pen_slice members;
-    pen_slice key;
-    pen_slice value;
-    char origin[64];
-    if (!pen_json_check(text, err)) {
-        return false;
-    }
-    if (!pen_json_find(text, "simulate", &members) || members.data[0] != '{') {
+    json_t *members = json_object_get(file, "simulate");
+    const char *flag;
+    json_t *value;
+    if (!json_is_object(members)) {
         return pen_error_set(err, PEN_ERROR_CONFIG,
                              "it has no object \"simulate\" with costs in it");
     }
-    while (pen_json_next(&members, &key, &value)) {
-        char flag[64];
-        snprintf(flag, sizeof(flag), "%.*s", (int)key.len, (const char *)key.data);
-        snprintf(origin, sizeof(origin), "--costs");
-        char *shown = pen_json_text(value);
-        bool ok = shown != NULL
-                      ? pen_options_offer(options, flag, shown, origin, err)
-                      : pen_error_set(err, PEN_ERROR_CONFIG,
-                                      "\"%s\" must be a string, a number or a truth value", flag);
-        free(shown);
+    json_object_foreach(members, flag, value)
+    {
+        char *word = word_of(value);
+        bool ok =
+            word != NULL
+                ? pen_options_offer(options, flag, word, "--costs", err)
+                : pen_error_set(err, PEN_ERROR_CONFIG,
+                                "\"%.100s\" must be a string, a number or a truth value", flag);
+        free(word);
         if (!ok) {
             return false;
         }
@@ -100,16 +92,20 @@ static bool offer_costs(pen_options *options, pen_slice text, pen_error *err)
 
 static bool read_costs(pen_options *options, pen_error *err)
 {
-    char *text = NULL;
-    size_t len = 0;
+    json_error_t wrong;
     if (options->costs == NULL) {
         return true;
     }
-    if (!read_file(options->costs, &text, &len, err)) {
-        return false;
+    json_t *file = json_load_file(options->costs, JSON_REJECT_DUPLICATES, &wrong);
+    bool ok = false;
+    if (file != NULL) {
+        ok = offer_costs(options, file, err);
+    } else if (wrong.line < 0) {
+        pen_error_set(err, PEN_ERROR_CONFIG, "%s", wrong.text);
+    } else {
+        pen_error_set(err, PEN_ERROR_CONFIG, "it is no JSON, line %d: %s", wrong.line, wrong.text);
     }
-    bool ok = offer_costs(options, (pen_slice){(const uint8_t *)text, len}, err);
-    free(text);
+    json_decref(file);
     return ok || pen_error_context(err, "--costs \"%s\"", options->costs);
 }
 

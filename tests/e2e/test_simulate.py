@@ -165,8 +165,8 @@ def test_wrong_usage(tmp_path):
     assert "a time from 0 to 1s" in refused(USAGE, "a", "--cost-row", "fast")
     assert "a time from 0 to 1s" in refused(USAGE, "a", "--cost-row", "2s")
     assert "--row-latency" in refused(USAGE, "a", "--row-latency", "public.t=")
-    assert "cannot open" in refused(USAGE, "a", "--costs", file)
-    for text, words in (("{", "no JSON at byte 1"), ("[]", 'no object "simulate"'), ('{"simulate": 1}', "no object"),
+    assert "unable to open" in refused(USAGE, "a", "--costs", file)
+    for text, words in (("{", "no JSON, line 1"), ("[]", 'no object "simulate"'), ('{"simulate": 1}', "no object"),
                         ('{"simulate": {"cost-rwo": 1}}', "the nearest is cost-row"),
                         ('{"simulate": {"cost-row": [1]}}', '"cost-row" must be'),
                         ('{"simulate": {"cost-row": "soon"}}', "a time from 0 to 1s"),
