@@ -132,8 +132,9 @@ class Bench:
             cluster.sql("VACUUM", dbname=self.name)
         self.rig.checkpoint()
         route.make_slot()
+        proxy, port = self.rig.proxy(variant.delay_ms) if variant.delay_ms is not None else (None, None)
         if variant.kind == "penstock":
-            replicator = Penstock(variant.label, variant.binary, route, variant.flags)
+            replicator = Penstock(variant.label, variant.binary, route, variant.flags, port)
         else:
             replicator = Native(route, variant.flags)
         try:
@@ -149,6 +150,8 @@ class Bench:
                 result["equal"] = True
         finally:
             replicator.stop()
+            if proxy:
+                proxy.kill()
             with contextlib.suppress(*ERRORS):
                 route.drop_slot()
             self.rig.target.sql("DROP SCHEMA IF EXISTS penstock CASCADE", dbname=self.name)

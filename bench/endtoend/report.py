@@ -219,6 +219,7 @@ def environment(results):
         "Both servers": " ".join(f"{k}={v}" for k, v in servers["both"].items())
                         + f" fsync={servers['fsync']} synchronous_commit={servers['synchronous_commit']}",
         "Source also": " ".join(f"{k}={v}" for k, v in servers["source"].items()),
+        "Target also": " ".join(f"{k}={v}" for k, v in servers.get("target", {}).items()),
         "Left out": "; ".join(results["skipped"]) or "nothing",
     }
     return ('<section id="environment"><h2>Where and how</h2><dl>' + "".join(
