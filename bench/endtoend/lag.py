@@ -225,7 +225,8 @@ def measure(case, rig, say):
 
 def attempt(bench, variant, load, result, compare):
     """One run; again when the source could not do what it was asked for."""
-    for _ in range(TRIES if not result["failed"] else 0):
+    hopeless = not result["runs"] and len(result["not_kept"]) >= TRIES
+    for _ in range(0 if result["failed"] or hopeless else TRIES):
         try:
             run = bench.run(variant, load, compare)
         except ERRORS as error:
