@@ -35,7 +35,7 @@ def arguments(command):
     parser = argparse.ArgumentParser(prog="tools/bench", description=HELP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything: under three minutes, for a first "
-                        "impression; without it up to thirty")
+                        "impression; without it about thirty")
     parser.add_argument("--only", metavar="NAME", action="append", default=[],
                         help="only this case or group of cases, or what matches a pattern (\"lag-*\"); repeatable; "
                         "groups: " + ", ".join(f"{name} ({what})" for name, what in cases.GROUPS.items()))
