@@ -132,8 +132,9 @@ class Bench:
             cluster.sql("VACUUM", dbname=self.name)
         self.rig.checkpoint()
         route.make_slot()
+        proxy, port = self.rig.proxy(variant.delay_ms) if variant.delay_ms is not None else (None, None)
         if variant.kind == "penstock":
-            replicator = Penstock(variant.label, variant.binary, route, variant.flags)
+            replicator = Penstock(variant.label, variant.binary, route, variant.flags, port)
         else:
             replicator = Native(route, variant.flags)
         try:
@@ -149,6 +150,8 @@ class Bench:
                 result["equal"] = True
         finally:
             replicator.stop()
+            if proxy:
+                proxy.kill()
             with contextlib.suppress(*ERRORS):
                 route.drop_slot()
             self.rig.target.sql("DROP SCHEMA IF EXISTS penstock CASCADE", dbname=self.name)
@@ -222,7 +225,8 @@ def measure(case, rig, say):
 
 def attempt(bench, variant, load, result, compare):
     """One run; again when the source could not do what it was asked for."""
-    for _ in range(TRIES if not result["failed"] else 0):
+    hopeless = not result["runs"] and len(result["not_kept"]) >= TRIES
+    for _ in range(0 if result["failed"] or hopeless else TRIES):
         try:
             run = bench.run(variant, load, compare)
         except ERRORS as error:

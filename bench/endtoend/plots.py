@@ -29,6 +29,7 @@ STYLE = {
     "font.family": "DejaVu Sans", "lines.solid_capstyle": "round", "lines.markersize": 6, "axes.labelsize": 12,
 }
 COLOUR_OF = {"penstock": SERIES[0], "native": SERIES[1], "receive": SERIES[2], "native-binary": SERIES[3]}
+OTHERS = [SERIES[0], SERIES[4], SERIES[5], SERIES[3], SERIES[6]]  # never native's, nor that of the limit
 PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2]}
 PART_NAMES = {"replicator": "penstock itself", "target": "target's backends", "walsender": "walsender"}
 
@@ -113,8 +114,14 @@ def whiskers(found):
     return [[found["median"] - found["min"]], [found["max"] - found["median"]]]
 
 
-def colour_of(variant, number):
-    return COLOUR_OF.get(variant["key"], SERIES[number % len(SERIES)])
+def colour_of(case, variant):
+    """The same for the same thing in every plot."""
+    unnamed = [v["key"] for v in case["variants"] if v["key"] not in COLOUR_OF]
+    unnamed = list(dict.fromkeys(unnamed))  # at several loads the same ones stand there again
+    if variant["key"] in COLOUR_OF:
+        return COLOUR_OF[variant["key"]]
+    named = "penstock" in {v["key"] for v in case["variants"]}  # then its colour is taken
+    return OTHERS[(unnamed.index(variant["key"]) + named) % len(OTHERS)]
 
 
 def rates(case):
@@ -124,7 +131,7 @@ def rates(case):
     def paint(_figure, axes, narrow):
         for at, variant in enumerate(there):
             found = variant["summary"]["per_second"]
-            axes.barh(at, found["median"], 0.42 if narrow else 0.62, color=colour_of(variant, at))
+            axes.barh(at, found["median"], 0.42 if narrow else 0.62, color=colour_of(case, variant))
             if found["runs"] > 1:
                 axes.errorbar(found["median"], at, xerr=whiskers(found), color=INK, linewidth=1.2, capsize=3)
             axes.annotate(f" {rate_text(found['median'])}", (found["max"], at), va="center", xytext=(4, 0),
@@ -181,13 +188,13 @@ def cpu(case):
 
 def drained(case):
     """How many transactions had arrived when: one line a variant, its run in the middle."""
-    there = [(n, v) for n, v in enumerate(case["variants"]) if any(len(r.get("curve", [])) > 1 for r in v["runs"])]
+    there = [v for v in case["variants"] if any(len(r.get("curve", [])) > 1 for r in v["runs"])]
 
     def paint(_figure, axes, narrow):
-        for at, variant in there:
+        for variant in there:
             run = sorted(variant["runs"], key=lambda r: r["seconds"])[len(variant["runs"]) // 2]
             axes.plot([0] + [x for x, _ in run["curve"]], [0] + [y for _, y in run["curve"]],
-                      color=colour_of(variant, at), label=variant["label"], marker="o", markersize=3)
+                      color=colour_of(case, variant), label=variant["label"], marker="o", markersize=3)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
@@ -254,7 +261,7 @@ def by_load(case):
         loads = sorted({v["load"] for v in case["variants"]})
         for number, (key, label) in enumerate(names):
             here = sorted((v for v in case["variants"] if v["key"] == key), key=lambda v: v["load"])
-            for percent, line in (("p50", "-"), ("p99", "--")):
+            for percent, line, mark in (("p50", "-", "o"), ("p99", "--", "^")):
                 points = [(loads.index(v["load"]), v["summary"]["lag_ms"][percent]) for v in here
                           if v["summary"]["lag_ms"][percent]]
                 if not points:
@@ -264,7 +271,7 @@ def by_load(case):
                               [f["median"] for _, f in points],
                               yerr=[[f["median"] - f["min"] for _, f in points],
                                     [f["max"] - f["median"] for _, f in points]],
-                              color=COLOUR_OF.get(key, SERIES[4 + number % 3]), linestyle=line, marker="o", capsize=3,
+                              color=colour_of(case, here[0]), linestyle=line, marker=mark, capsize=3,
                               elinewidth=1.2, label=f"{label} {percent}")
         log_scale_y(axes, values)
         axes.set_xticks(range(len(loads)), [f"{load:,}" for load in loads])
@@ -282,11 +289,11 @@ def distribution(case, load):
 
     def paint(_figure, axes, narrow):
         values = []
-        for number, variant in enumerate(there):
+        for variant in there:
             points = [(100 / (100 - p), lag) for p, lag in variant["summary"]["quantiles"]]
             values += [lag for _, lag in points]
             axes.plot([x for x, _ in points], [y for _, y in points],
-                      color=COLOUR_OF.get(variant["key"], SERIES[4 + number % 3]), label=variant["label"])
+                      color=colour_of(case, variant), label=variant["label"])
         log_scale_y(axes, values)
         axes.set_xscale("log")
         ticks = [(1, "0"), (2, "50 %"), (10, "90 %"), (100, "99 %"), (1000, "99.9 %")]
@@ -306,9 +313,9 @@ def over_time(case, load):
 
     def paint(_figure, axes, narrow):
         values = []
-        for number, variant in enumerate(there):
+        for variant in there:
             run = sorted(variant["runs"], key=lambda r: r["lag_ms"]["p90"] or 0)[len(variant["runs"]) // 2]
-            colour = COLOUR_OF.get(variant["key"], SERIES[4 + number % 3])
+            colour = colour_of(case, variant)
             at = [x for x, _, _ in run["curve"]]
             values += [y for _, low, high in run["curve"] for y in (low, high)]
             axes.plot(at, [y for _, _, y in run["curve"]], color=colour, linewidth=0.9, alpha=0.55)

@@ -35,7 +35,7 @@ def arguments(command):
     parser = argparse.ArgumentParser(prog="tools/bench", description=HELP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything: under three minutes, for a first "
-                        "impression; without it up to thirty")
+                        "impression; without it about thirty")
     parser.add_argument("--only", metavar="NAME", action="append", default=[],
                         help="only this case or group of cases, or what matches a pattern (\"lag-*\"); repeatable; "
                         "groups: " + ", ".join(f"{name} ({what})" for name, what in cases.GROUPS.items()))
@@ -52,7 +52,7 @@ def arguments(command):
                         help="each changed row of a workload's main table costs the target this long, as when its "
                         "pages must be fetched from far away")
     parser.add_argument("--delay", metavar="MS", type=float,
-                        help="put a network between penstock and the target in the drains, so long each way")
+                        help="put a network between penstock and the target, so long each way")
     parser.add_argument("--as-is", action="store_true", help="install and build nothing (PENSTOCK_BIN names the "
                         "program, and penstock-bench is taken from beside it)")
     parser.add_argument("--from", metavar="FILE", type=pathlib.Path, dest="source",
@@ -74,7 +74,7 @@ def builds(wanted):
     for number, text in enumerate(wanted.binary, 2):
         name, equals, path = text.rpartition("=")
         found.append((name if equals else f"penstock {number}", pathlib.Path(path)))
-    for name, path in found:
+    for name, path in [*found, ("what measures", own.with_name("penstock-bench"))]:
         if not os.access(path, os.X_OK):
             sys.exit(f"bench: there is no program at {path} ({name}): build it, or leave out --as-is")
     if len({name for name, _ in found}) < len(found):

@@ -86,7 +86,8 @@ def bar_rows(results):
 def bars_left(results):
     """In words, how many bars say nothing."""
     left = sum(1 for bar in results["bars"] if bar["measured"] is None)
-    return f"Not measured: {left} of {len(results['bars'])} bars; --only bars measures all." if left else ""
+    return (f"Not measured: {left} of {len(results['bars'])} bars, because their cases were not asked for (--only bars"
+            " asks for all) or had no run that counts." if left else "")
 
 
 ROWS = {"drain": drain_rows, "lag": lag_rows, "yardstick": yardstick_rows}
