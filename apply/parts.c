@@ -295,6 +295,8 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
         stream->resume.spool_received_lsn = UINT64_MAX;
     }
     if (!pen_resume_prepare(&stream->resume, stream->options, run->source, control, err) ||
+        !pen_fences_load(&stream->fences, control, stream->options->name, stream->resume.commit_lsn,
+                         err) ||
         (run->reader == NULL &&
          !pen_format_decide(&stream->format, stream->options, run->source, control, err))) {
         return false;

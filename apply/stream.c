@@ -153,6 +153,7 @@ void pen_stream_destroy(pen_stream *stream)
     pthread_mutex_destroy(&stream->failure_lock);
     pen_conflicts_deinit(&stream->conflicts);
     pen_format_deinit(&stream->format);
+    pen_fences_deinit(&stream->fences);
     free(stream->workers);
     free(stream);
 }

@@ -32,6 +32,7 @@
 #define PEN_APPLY_STREAM_H
 
 #include "apply/dealing.h"
+#include "apply/fence.h"
 #include "apply/format.h"
 #include "apply/handover.h"
 #include "apply/onconflict.h"
@@ -64,6 +65,7 @@ typedef struct pen_stream {
     const pen_options *options;
     pen_resume resume;
     pen_format format;
+    pen_fences fences; /* what the copy has brought already; made anew between two runs */
     pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
     pen_batch_limits limits;
     int status_interval_ms;

@@ -31,6 +31,9 @@ typedef enum pen_conflict_action {
     PEN_CONFLICT_OVERWRITE
 } pen_conflict_action;
 
+typedef enum pen_schema_from { PEN_SCHEMA_DUMP, PEN_SCHEMA_NONE } pen_schema_from;
+typedef enum pen_cutover_fence { PEN_CUTOVER_FENCE_NONE } pen_cutover_fence;
+
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
     char **items;
@@ -50,6 +53,16 @@ typedef struct pen_options {
     pen_option_list exclude_table;
     pen_option_list schema;
     pen_option_list exclude_schema;
+    pen_schema_from schema_from;
+    char *pg_bin; /* or NULL */
+    bool no_owner;
+    bool no_acl;
+    uint64_t copy_jobs;
+    uint64_t chunk_size; /* bytes */
+    uint64_t index_jobs;
+    uint64_t index_memory; /* bytes */
+    pen_cutover_fence fence;
+    uint64_t sequence_margin;
     uint64_t workers;
     uint64_t dispatchers;
     uint64_t conflict_memory; /* bytes */
