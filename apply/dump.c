@@ -317,15 +317,15 @@ static void trim(char *sql)
     sql[len] = '\0';
 }
 
-/* What pg_restore sets for the entries that follow stands at the end of the one before: the defaults
- * of a new session, with --no-tablespaces. */
-static void take_settings_off(char *sql)
+/* What pg_restore sets for the entries that follow stands at the end of the one before, and are the
+ * defaults of a new session, with --no-tablespaces. Behind the last one are comments. */
+static void take_tail_off(char *sql)
 {
     for (;;) {
         trim(sql);
         char *last = strrchr(sql, '\n');
         last = last == NULL ? sql : last + 1;
-        if (strncmp(last, "SET default_", 12) != 0) {
+        if (strncmp(last, "SET default_", 12) != 0 && strncmp(last, "--", 2) != 0) {
             return;
         }
         *last = '\0';
@@ -424,7 +424,7 @@ void pen_dump_parse(const char *text, pen_dump *dump)
         }
         if (dump->count > 0 && sql != NULL) {
             dump->entries[dump->count - 1].sql = copy_span(sql, at);
-            take_settings_off(dump->entries[dump->count - 1].sql);
+            take_tail_off(dump->entries[dump->count - 1].sql);
         }
         sql = NULL;
         if (over) {
@@ -440,7 +440,7 @@ void pen_dump_parse(const char *text, pen_dump *dump)
     }
     if (sql != NULL) {
         dump->entries[dump->count - 1].sql = pen_strdup(sql);
-        trim(dump->entries[dump->count - 1].sql);
+        take_tail_off(dump->entries[dump->count - 1].sql);
     }
     decide_steps(dump);
 }
