@@ -234,12 +234,14 @@ static bool list_published(pen_migration *migration, pen_pgresult **tables, pen_
 static bool check_absent(pen_migration *migration, const pen_pgresult *tables, findings *found,
                          pen_error *err)
 {
-    const char *const values[] = {pen_pgresult_value(tables, 0, 0), pen_pgresult_value(tables, 0, 1)};
+    const char *const values[] = {pen_pgresult_value(tables, 0, 0),
+                                  pen_pgresult_value(tables, 0, 1)};
     pen_pgresult *res = NULL;
     if (!pen_pgconn_exec(
             migration->target, "look for tables that are there already",
             "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', w.s, w.t), ', '),"
-            " NOT pg_catalog.has_schema_privilege('public', 'CREATE') AND 'public' = ANY($1::text[])"
+            " NOT pg_catalog.has_schema_privilege('public', 'CREATE') AND 'public' = "
+            "ANY($1::text[])"
             "  AS closed, pg_catalog.quote_ident(current_user)"
             " FROM unnest($1::text[], $2::text[]) w(s, t)"
             " WHERE pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t)) IS NOT NULL",
@@ -255,10 +257,11 @@ static bool check_absent(pen_migration *migration, const pen_pgresult *tables, f
              there);
     }
     if (pen_pgresult_value(res, 0, 1)[0] == 't') {
-        fail(found,
-             "target: this user may not create tables in the schema public; run there: GRANT CREATE "
-             "ON SCHEMA public TO %s",
-             user);
+        fail(
+            found,
+            "target: this user may not create tables in the schema public; run there: GRANT CREATE "
+            "ON SCHEMA public TO %s",
+            user);
     }
     pen_pgresult_clear(res);
     return true;
@@ -275,8 +278,7 @@ static bool check_empty_some(pen_migration *migration, const pen_pgresult *quote
                          row == from ? "" : " UNION ALL ", row, pen_pgresult_value(quoted, row, 0));
     }
     char *query = pen_text_take(&sql);
-    bool ok =
-        pen_pgconn_exec(migration->target, "look for rows there", query, 0, NULL, &res, err);
+    bool ok = pen_pgconn_exec(migration->target, "look for rows there", query, 0, NULL, &res, err);
     if (ok && pen_pgresult_rows(res) > 0) {
         fail(found,
              "target: the table %s is not empty; the copy needs empty tables: run there: TRUNCATE "
@@ -292,7 +294,8 @@ static bool check_empty_some(pen_migration *migration, const pen_pgresult *quote
 static bool check_empty(pen_migration *migration, const pen_pgresult *tables, findings *found,
                         pen_error *err)
 {
-    const char *const values[] = {pen_pgresult_value(tables, 0, 0), pen_pgresult_value(tables, 0, 1)};
+    const char *const values[] = {pen_pgresult_value(tables, 0, 0),
+                                  pen_pgresult_value(tables, 0, 1)};
     pen_pgresult *quoted = NULL;
     if (!pen_pgconn_exec(migration->target, "list the tables there",
                          "SELECT pg_catalog.format('%I.%I', w.s, w.t)"
@@ -316,7 +319,8 @@ static bool check_empty(pen_migration *migration, const pen_pgresult *tables, fi
 static bool check_asleep(pen_migration *migration, const pen_pgresult *tables, findings *found,
                          pen_error *err)
 {
-    const char *const values[] = {pen_pgresult_value(tables, 0, 0), pen_pgresult_value(tables, 0, 1),
+    const char *const values[] = {pen_pgresult_value(tables, 0, 0),
+                                  pen_pgresult_value(tables, 0, 1),
                                   migration->resume.replica_role ? "RA" : "OA"};
     pen_pgresult *res = NULL;
     if (!pen_pgconn_exec(
@@ -402,8 +406,9 @@ bool pen_checks_run(pen_migration *migration, pen_error *err)
     }
     if (found.count > 0) {
         *err = found.first;
-        return found.count == 1 ? false
-                                : pen_error_context(err, "%u checks failed; the first", found.count);
+        return found.count == 1
+                   ? false
+                   : pen_error_context(err, "%u checks failed; the first", found.count);
     }
     return true;
 }
@@ -422,28 +427,47 @@ static const char *const not_there_sql =
 static const char *const owners_sql =
     "SELECT pg_catalog.array_agg(DISTINCT r.rolname::text) FROM ("
     " SELECT relowner AS o FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
-    "  ON n.oid = c.relnamespace WHERE " USER_SCHEMA("n.nspname")
-    " UNION SELECT proowner FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n"
-    "  ON n.oid = p.pronamespace WHERE " USER_SCHEMA("n.nspname")
-    "  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.deptype = 'e'"
-    "   AND d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid)"
-    " UNION SELECT typowner FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n"
-    "  ON n.oid = t.typnamespace WHERE " USER_SCHEMA("n.nspname")
-    "  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.deptype = 'e'"
-    "   AND d.classid = 'pg_catalog.pg_type'::regclass AND d.objid IN (t.oid, t.typelem))"
-    " UNION SELECT nspowner FROM pg_catalog.pg_namespace n WHERE " USER_SCHEMA("n.nspname")
-    "  AND n.nspname <> 'public') a JOIN pg_catalog.pg_roles r ON r.oid = a.o";
+    "  ON n.oid = c.relnamespace WHERE " USER_SCHEMA(
+        "n.nspname") " UNION SELECT proowner FROM pg_catalog.pg_proc p JOIN "
+                     "pg_catalog.pg_namespace n"
+                     "  ON n.oid = p.pronamespace WHERE " USER_SCHEMA(
+                         "n.nspname") "  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d "
+                                      "WHERE d.deptype = 'e'"
+                                      "   AND d.classid = 'pg_catalog.pg_proc'::regclass AND "
+                                      "d.objid = p.oid)"
+                                      " UNION SELECT typowner FROM pg_catalog.pg_type t JOIN "
+                                      "pg_catalog.pg_namespace n"
+                                      "  ON n.oid = t.typnamespace WHERE " USER_SCHEMA(
+                                          "n.nspname") "  AND NOT EXISTS (SELECT 1 FROM "
+                                                       "pg_catalog.pg_depend d WHERE d.deptype = "
+                                                       "'e'"
+                                                       "   AND d.classid = "
+                                                       "'pg_catalog.pg_type'::regclass AND d.objid "
+                                                       "IN (t.oid, t.typelem))"
+                                                       " UNION SELECT nspowner FROM "
+                                                       "pg_catalog.pg_namespace n "
+                                                       "WHERE " USER_SCHEMA(
+                                                           "n.nspname") "  AND n.nspname <> "
+                                                                        "'public') a JOIN "
+                                                                        "pg_catalog.pg_roles r ON "
+                                                                        "r.oid = a.o";
 
 static const char *const grantees_sql =
     "SELECT pg_catalog.array_agg(DISTINCT r.rolname::text) FROM ("
     " SELECT (pg_catalog.aclexplode(relacl)).grantee AS g FROM pg_catalog.pg_class c"
-    "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE " USER_SCHEMA("n.nspname")
-    " UNION SELECT (pg_catalog.aclexplode(nspacl)).grantee FROM pg_catalog.pg_namespace n"
-    "  WHERE " USER_SCHEMA("n.nspname")
-    " UNION SELECT (pg_catalog.aclexplode(proacl)).grantee FROM pg_catalog.pg_proc p"
-    "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE " USER_SCHEMA("n.nspname")
-    " UNION SELECT (pg_catalog.aclexplode(defaclacl)).grantee FROM pg_catalog.pg_default_acl"
-    ") a JOIN pg_catalog.pg_roles r ON r.oid = a.g WHERE r.rolname !~ '^pg_'";
+    "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE " USER_SCHEMA(
+        "n.nspname") " UNION SELECT (pg_catalog.aclexplode(nspacl)).grantee FROM "
+                     "pg_catalog.pg_namespace n"
+                     "  WHERE " USER_SCHEMA(
+                         "n.nspname") " UNION SELECT (pg_catalog.aclexplode(proacl)).grantee FROM "
+                                      "pg_catalog.pg_proc p"
+                                      "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
+                                      "WHERE " USER_SCHEMA(
+                                          "n.nspname") " UNION SELECT "
+                                                       "(pg_catalog.aclexplode(defaclacl)).grantee "
+                                                       "FROM pg_catalog.pg_default_acl"
+                                                       ") a JOIN pg_catalog.pg_roles r ON r.oid = "
+                                                       "a.g WHERE r.rolname !~ '^pg_'";
 
 /* *keep: none of the roles that `list_sql` gives on the source is in the way on the target. */
 static bool may_keep(pen_migration *migration, const char *list_sql, const char *obstacle_sql,
@@ -473,10 +497,11 @@ bool pen_checks_roles(pen_migration *migration, bool *owners, bool *grants, pen_
     *owners = false;
     *grants = false;
     return (migration->options->no_owner ||
-            may_keep(migration, owners_sql, not_ours_sql, "--no-owner",
-                     "all objects will belong to the target's user, because it may not give them to "
-                     "their owners on the source",
-                     owners, err)) &&
+            may_keep(
+                migration, owners_sql, not_ours_sql, "--no-owner",
+                "all objects will belong to the target's user, because it may not give them to "
+                "their owners on the source",
+                owners, err)) &&
            (migration->options->no_acl ||
             may_keep(migration, grantees_sql, not_there_sql, "--no-acl",
                      "grants are left out, because the target does not know who they are for",

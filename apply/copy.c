@@ -17,7 +17,7 @@
 /* Rounds that bring no table to its end, before it is given up. */
 #define ROUNDS_IN_VAIN 5
 /* Between two looks at jobs and snapshot. */
-#define LOOK_EVERY_MS 200
+#define LOOK_EVERY_MS     200
 #define SNAPSHOT_EVERY_US (5 * 1000 * 1000)
 
 static bool exec(pen_pgconn *conn, const char *what, const char *sql, pen_error *err)
@@ -72,8 +72,8 @@ static bool next_round(pen_migration *migration, int *round, pen_error *err)
     return true;
 }
 
-/* An owner may TRUNCATE, which is quick; where a foreign key or a missing right forbids it, rows are
- * deleted. */
+/* An owner may TRUNCATE, which is quick; where a foreign key or a missing right forbids it, rows
+ * are deleted. */
 static bool empty_tables(pen_migration *migration, pen_copy_table *const *tables, size_t count,
                          pen_error *err)
 {
@@ -158,19 +158,42 @@ static bool begin_tables(pen_migration *migration, pen_copy_table *const *tables
     return ok;
 }
 
-/* A table that is not there any more: what the new snapshot sees of it is nothing, and every change
- * that came before its end is behind the fence. */
-static bool forget_dropped(pen_migration *migration, const pen_copy_plan *plan,
-                           const pen_snapshot *snapshot, pen_error *err)
+/* The OIDs of all tables of the plan, as an array's text, with a 0 so that there is one. */
+static char *list_oids(const pen_copy_plan *plan)
 {
     pen_text oids = {0};
-    char lsn[PEN_LSN_TEXT_SIZE];
     pen_text_append(&oids, "{0");
     for (size_t i = 0; i < plan->count; i++) {
         pen_text_appendf(&oids, ",%" PRIu32, plan->tables[i].oid);
     }
     pen_text_append(&oids, "}");
-    char *array = pen_text_take(&oids);
+    return pen_text_take(&oids);
+}
+
+/* Tables that were begun and are not there any more. */
+static bool count_dropped(pen_migration *migration, const pen_copy_plan *plan, size_t *count,
+                          pen_error *err)
+{
+    char *array = list_oids(plan);
+    const char *const values[] = {migration->options->name, array};
+    pen_pgresult *res = NULL;
+    bool ok = pen_pgconn_exec(migration->target, "look for tables that are gone",
+                              "SELECT count(*) FROM penstock.copied_table WHERE name = $1"
+                              " AND NOT done AND source_oid <> ALL ($2::oid[])",
+                              2, values, &res, err);
+    *count = ok ? strtoull(pen_pgresult_value(res, 0, 0), NULL, 10) : 0;
+    pen_pgresult_clear(res);
+    free(array);
+    return ok;
+}
+
+/* What the new snapshot sees of them is nothing, and every change that came before their end is
+ * behind the fence. */
+static bool forget_dropped(pen_migration *migration, const pen_copy_plan *plan,
+                           const pen_snapshot *snapshot, pen_error *err)
+{
+    char lsn[PEN_LSN_TEXT_SIZE];
+    char *array = list_oids(plan);
     const char *const values[] = {migration->options->name, array, snapshot->xids,
                                   pen_lsn_format(snapshot->fence_end, lsn)};
     bool ok = pen_pgconn_exec(migration->target, "forget tables that are gone",
@@ -281,8 +304,8 @@ static bool run_jobs(pen_migration *migration, pen_copy_plan *plan, pen_snapshot
         pthread_mutex_lock(&queue.lock);
         queue.jobs_left++;
         pthread_mutex_unlock(&queue.lock);
-        ok = pen_thread_start(&jobs[i].thread, PEN_ROLE_COPY, name, pen_copy_job_run, &jobs[i],
-                              err);
+        ok =
+            pen_thread_start(&jobs[i].thread, PEN_ROLE_COPY, name, pen_copy_job_run, &jobs[i], err);
         if (!ok) {
             pthread_mutex_lock(&queue.lock);
             queue.jobs_left--;
@@ -316,15 +339,18 @@ static bool run_round(pen_migration *migration, pen_copy_plan *plan, pen_snapsho
                       pen_copy_show *show, size_t *left, pen_error *err)
 {
     int round = 0;
-    bool ok = (plan->tables != NULL || pen_copy_plan_read(migration, plan, err));
-    *left = ok ? plan->unfinished : 0;
+    size_t dropped = 0;
+    bool ok = (plan->tables != NULL || pen_copy_plan_read(migration, plan, err)) &&
+              count_dropped(migration, plan, &dropped, err);
+    *left = ok ? plan->unfinished + dropped : 0;
     if (ok && *left > 0) {
         ok = (snapshot->holder != NULL || pen_snapshot_take(migration, snapshot, err)) &&
              next_round(migration, &round, err);
         if (ok) {
             pen_log(PEN_LOG_INFO,
                     "copying %zu tables, about %" PRIu64 " MB, by %" PRIu64 " jobs (round %d)",
-                    *left, plan->unfinished_bytes >> 20, migration->options->copy_jobs, round);
+                    plan->unfinished, plan->unfinished_bytes >> 20, migration->options->copy_jobs,
+                    round);
         }
         ok = ok && begin_round(migration, plan, snapshot, round, err) &&
              run_jobs(migration, plan, snapshot, round, show, err);
@@ -359,10 +385,11 @@ static bool run_rounds(pen_migration *migration, pen_copy_plan *plan, pen_snapsh
         in_vain = left < least ? 0 : in_vain + 1;
         least = left < least ? left : least;
         if (in_vain == ROUNDS_IN_VAIN) {
-            return pen_error_set(err, PEN_ERROR_RETRY,
-                                 "%zu tables could not be copied in %u rounds, because the snapshot "
-                                 "was lost or they were rewritten each time; see the warnings above",
-                                 left, in_vain);
+            return pen_error_set(
+                err, PEN_ERROR_RETRY,
+                "%zu tables could not be copied in %u rounds, because the snapshot "
+                "was lost or they were rewritten each time; see the warnings above",
+                left, in_vain);
         }
         if (!look_after_sessions(migration, err)) {
             return false;

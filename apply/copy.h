@@ -4,9 +4,9 @@
  * Flow:    the slot's snapshot, or new ones with their fences, in; rows on the target out, and for
  *          each table a row that says so.
  *
- * A round copies every table that is not done, under one snapshot. The first one has the slot's own.
- * When the snapshot is lost (the source restarted, or penstock was killed and began again), or a
- * table was rewritten meanwhile, the tables that are not done are emptied and copied in another
+ * A round copies every table that is not done, under one snapshot. The first one has the slot's
+ * own. When the snapshot is lost (the source restarted, or penstock was killed and began again), or
+ * a table was rewritten meanwhile, the tables that are not done are emptied and copied in another
  * round, under a new snapshot, and the stream leaves out what that has seen: its fence. */
 #ifndef PEN_APPLY_COPY_H
 #define PEN_APPLY_COPY_H

@@ -47,8 +47,7 @@ static void add_chunks(pen_copy_queue *queue, pen_copy_table *table, size_t *cap
     queue->tables_left++;
 }
 
-void pen_copy_queue_init(pen_copy_queue *queue, const pen_migration *migration,
-                         pen_copy_plan *plan)
+void pen_copy_queue_init(pen_copy_queue *queue, const pen_migration *migration, pen_copy_plan *plan)
 {
     size_t capacity = 0;
     memset(queue, 0, sizeof(*queue));

@@ -62,7 +62,8 @@ static void count(pen_copy_pipe *pipe, tally *seen)
     *seen = (tally){0};
 }
 
-/* Moves everything over. Each message is gathered whole; the target does not care where one ends. */
+/* Moves everything over. Each message is gathered whole; the target does not care where one ends.
+ */
 static bool pump(pen_copy_pipe *pipe, bool binary, pen_error *err)
 {
     size_t used = 0;

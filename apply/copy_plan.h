@@ -1,8 +1,8 @@
 /* Purpose: which tables are to be copied, with which columns, and how large they are.
  * Thread:  main makes and ends it; the copy's threads write the fields named so, under its lock.
  * Owns:    the tables.
- * Flow:    the publication and the catalogs of both servers in, by a handful of queries whatever the
- *          number of tables; one pen_copy_table each out, the largest first. */
+ * Flow:    the publication and the catalogs of both servers in, by a handful of queries whatever
+ * the number of tables; one pen_copy_table each out, the largest first. */
 #ifndef PEN_APPLY_COPY_PLAN_H
 #define PEN_APPLY_COPY_PLAN_H
 

@@ -103,7 +103,8 @@ static bool make_foreign_key(pen_migration *migration, const pen_schema_item *it
     bool ok = exec(migration->target, what, not_valid != NULL ? not_valid : item->sql, err) ||
               strcmp(err->sqlstate, "42710") == 0; /* by an earlier run */
     /* Partitioned tables take none before version 18 that is not valid. */
-    bool whole = !ok && (strcmp(err->sqlstate, "0A000") == 0 || strcmp(err->sqlstate, "42809") == 0);
+    bool whole =
+        !ok && (strcmp(err->sqlstate, "0A000") == 0 || strcmp(err->sqlstate, "42809") == 0);
     if (whole) {
         ok = pen_schema_make_one(migration->target, migration->options->name, item, err);
     } else if (ok && not_valid == NULL) {
@@ -195,7 +196,8 @@ static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
                               1, values, &views, err);
     for (int row = 0; ok && row < pen_pgresult_rows(views); row++) {
         char sql[400];
-        snprintf(sql, sizeof(sql), "REFRESH MATERIALIZED VIEW %s", pen_pgresult_value(views, row, 0));
+        snprintf(sql, sizeof(sql), "REFRESH MATERIALIZED VIEW %s",
+                 pen_pgresult_value(views, row, 0));
         ok = exec(migration->target, "fill a materialised view", sql, err) ||
              pen_error_context(err, "%s", pen_pgresult_value(views, row, 0));
         made->views++;
@@ -228,8 +230,9 @@ static bool finish(pen_migration *migration, tally *made, pen_error *err)
         return false;
     }
     if (migration->options->schema_from == PEN_SCHEMA_NONE) {
-        pen_log(PEN_LOG_WARN, "the tables were made by somebody else: foreign keys and triggers that "
-                              "were dropped or disabled for the copy are to be restored by hand");
+        pen_log(PEN_LOG_WARN,
+                "the tables were made by somebody else: foreign keys and triggers that "
+                "were dropped or disabled for the copy are to be restored by hand");
     }
     pen_log(PEN_LOG_INFO,
             "the target may take writes. The slot \"%s\" still keeps the source's WAL: drop it "

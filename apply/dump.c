@@ -344,9 +344,9 @@ static bool is_any(const char *kind, const char *const *kinds)
 
 static pen_schema_step own_step(const pen_dump_entry *entry)
 {
-    static const char *const at_cutover[] = {"FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE",
-                                             "POLICY",        "ROW SECURITY",     "EVENT TRIGGER",
-                                             NULL};
+    static const char *const at_cutover[] = {
+        "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER",       "RULE",
+        "POLICY",        "ROW SECURITY",     "EVENT TRIGGER", NULL};
     if (is_any(entry->kind, at_cutover)) {
         return PEN_STEP_CUTOVER;
     }
@@ -472,11 +472,24 @@ static bool has_oid(const uint32_t *oids, size_t count, uint32_t oid)
 }
 
 /* Kinds that are made only together with all that they belong to. */
-static const char *const attached_kinds[] = {
-    "DEFAULT",          "SEQUENCE",       "SEQUENCE OWNED BY", "TABLE ATTACH", "COMMENT",
-    "ACL",              "SECURITY LABEL", "CONSTRAINT",        "INDEX",        "INDEX ATTACH",
-    "CHECK CONSTRAINT", "FK CONSTRAINT",  "TRIGGER",           "RULE",         "POLICY",
-    "ROW SECURITY",     "STATISTICS",     NULL};
+static const char *const attached_kinds[] = {"DEFAULT",
+                                             "SEQUENCE",
+                                             "SEQUENCE OWNED BY",
+                                             "TABLE ATTACH",
+                                             "COMMENT",
+                                             "ACL",
+                                             "SECURITY LABEL",
+                                             "CONSTRAINT",
+                                             "INDEX",
+                                             "INDEX ATTACH",
+                                             "CHECK CONSTRAINT",
+                                             "FK CONSTRAINT",
+                                             "TRIGGER",
+                                             "RULE",
+                                             "POLICY",
+                                             "ROW SECURITY",
+                                             "STATISTICS",
+                                             NULL};
 
 static void want_needs(pen_dump *dump, pen_dump_entry *const *by_id, pen_dump_entry *entry)
 {
@@ -493,8 +506,9 @@ static void want_needs(pen_dump *dump, pen_dump_entry *const *by_id, pen_dump_en
 }
 
 /* What else it may need is made with it: types, functions, sequences. */
-static const char *const leading_kinds[] = {"TABLE", "VIEW",       "MATERIALIZED VIEW", "FOREIGN TABLE",
-                                            "INDEX", "CONSTRAINT", "FK CONSTRAINT",     NULL};
+static const char *const leading_kinds[] = {"TABLE",         "VIEW",  "MATERIALIZED VIEW",
+                                            "FOREIGN TABLE", "INDEX", "CONSTRAINT",
+                                            "FK CONSTRAINT", NULL};
 
 /* Whether all tables that it needs are wanted, and it belongs to something that is. */
 static bool belongs(const pen_dump *dump, pen_dump_entry *const *by_id, const pen_dump_entry *entry)
@@ -539,8 +553,8 @@ void pen_dump_choose(pen_dump *dump, bool only_chosen, const uint32_t *chosen, s
     } else {
         for (size_t i = 0; i < dump->count; i++) {
             pen_dump_entry *entry = &dump->entries[i];
-            entry->wanted = strcmp(entry->kind, "TABLE") != 0 ||
-                            !has_oid(left_out, left_out_count, entry->oid);
+            entry->wanted =
+                strcmp(entry->kind, "TABLE") != 0 || !has_oid(left_out, left_out_count, entry->oid);
             for (size_t k = 0; k < entry->need_count; k++) {
                 const pen_dump_entry *need = find_entry(dump, by_id, entry->needs[k]);
                 entry->wanted &= need == NULL || need->wanted;

@@ -17,9 +17,9 @@
 #include "io/pgconn.h"
 
 typedef struct pen_fence {
-    uint32_t oid;   /* of the relation, as its changes name it */
+    uint32_t oid;    /* of the relation, as its changes name it */
     size_t snapshot; /* its number */
-    pen_lsn end;    /* every transaction that it sees commits before */
+    pen_lsn end;     /* every transaction that it sees commits before */
 } pen_fence;
 
 typedef struct pen_fences {

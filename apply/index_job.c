@@ -29,10 +29,8 @@ bool pen_index_open(const pen_options *options, uint64_t owner, const char *part
     char memory[PEN_INDEX_MEMORY_SIZE];
     char setup[160];
     snprintf(name, sizeof(name), "penstock %s %s", options->name, part);
-    const pen_session_options session = {.conninfo = options->target,
-                                         .application_name = name,
-                                         .durable = true,
-                                         .names_only = true};
+    const pen_session_options session = {
+        .conninfo = options->target, .application_name = name, .durable = true, .names_only = true};
     pen_pgconn *made = NULL;
     if (!pen_session_open(&session, &made, err)) {
         return false;
@@ -175,8 +173,7 @@ static bool build_concurrently(pen_index_job *job, const pen_schema_item *item,
     snprintf(what, sizeof(what), "build %.280s", item->object);
     if (!look_for_index(job->target, index->name, &state, err) ||
         (state == 'i' && !drop_index(job->target, index->name, err)) ||
-        (state != 'v' &&
-         !pen_pgconn_exec(job->target, what, index->alone, 0, NULL, NULL, err))) {
+        (state != 'v' && !pen_pgconn_exec(job->target, what, index->alone, 0, NULL, NULL, err))) {
         return false;
     }
     PEN_KILL_POINT("index-built");

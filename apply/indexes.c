@@ -11,11 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOOK_EVERY_MS 100
+#define LOOK_EVERY_MS  100
 #define LINES_EVERY_US (10 * 1000 * 1000)
 /* A position of the source counts as reached when the target has it this much later. */
 #define READY_WITHIN_US (20 * 1000 * 1000)
-#define RETRY_EVERY_MS 2000
+#define RETRY_EVERY_MS  2000
 
 /* Their sessions are told from those of the stream, which end all others of its own. */
 #define BESIDE_MARK UINT64_C(0x9E3779B97F4A7C15)
@@ -97,8 +97,7 @@ bool pen_index_unique(pen_migration *migration, pen_error *err)
     ok = ok && run_pool(migration->target, &pool, NULL, err);
     pen_index_pool_deinit(&pool);
     /* What is left needs all of those: attaching to a partitioned table's, comments. */
-    return ok &&
-           pen_schema_make(migration->target, migration->options->name, PEN_STEP_UNIQUE, err);
+    return ok && pen_schema_make(migration->target, migration->options->name, PEN_STEP_UNIQUE, err);
 }
 
 /* Beside the stream */
@@ -171,8 +170,8 @@ static bool watch_lag(pen_index_beside *beside, pen_pgconn *control, pen_pgconn 
             return false;
         }
         if (has >= mark) {
-            beside->ready = pen_migration_record(control, beside->options->name, PEN_PHASE_READY,
-                                                 err);
+            beside->ready =
+                pen_migration_record(control, beside->options->name, PEN_PHASE_READY, err);
             pen_log(PEN_LOG_INFO,
                     "ready for cutover: all tables and indexes are there, and the stream keeps up; "
                     "stop the source's writers and run penstock cutover");
@@ -193,11 +192,11 @@ static bool attempt(pen_index_beside *beside, pen_error *err)
 {
     pen_pgconn *control = NULL;
     pen_pgconn *source = NULL;
-    bool ok = open_control(beside, &control, err) &&
-              (beside->built || build_beside(beside, control, err)) &&
-              (!beside->built ||
-               (pen_migration_open_source(beside->options, "indexes", &source, err) &&
-                watch_lag(beside, control, source, err)));
+    bool ok =
+        open_control(beside, &control, err) &&
+        (beside->built || build_beside(beside, control, err)) &&
+        (!beside->built || (pen_migration_open_source(beside->options, "indexes", &source, err) &&
+                            watch_lag(beside, control, source, err)));
     pen_pgconn_close(control);
     pen_pgconn_close(source);
     return ok;
@@ -210,8 +209,9 @@ static void beside_run(void *arg)
     while (!attempt(beside, &err) && !is_cancelled(beside)) {
         if (err.kind != PEN_ERROR_RETRY) {
             beside->failure = err;
-            pen_log(PEN_LOG_WARN, "%s; the stream goes on without. Mend that and start again: what "
-                                  "is not built yet is built then",
+            pen_log(PEN_LOG_WARN,
+                    "%s; the stream goes on without. Mend that and start again: what "
+                    "is not built yet is built then",
                     err.text);
             return;
         }

@@ -48,9 +48,8 @@ static bool check(pen_migration *migration, pen_error *err)
     pen_log(PEN_LOG_INFO, "looking for what would make the migration fail");
     return pen_checks_run(migration, err) &&
            pen_migration_enter(migration,
-                               migration->options->schema_from == PEN_SCHEMA_DUMP
-                                   ? PEN_PHASE_SCHEMA
-                                   : PEN_PHASE_SLOT,
+                               migration->options->schema_from == PEN_SCHEMA_DUMP ? PEN_PHASE_SCHEMA
+                                                                                  : PEN_PHASE_SLOT,
                                err);
 }
 
@@ -66,11 +65,11 @@ static bool copy(pen_migration *migration, pen_error *err)
 {
     pen_copy_plan plan = {0};
     pen_snapshot snapshot = {0};
-    bool ok = (migration->phase != PEN_PHASE_SLOT ||
-               pen_copy_begin(migration, &plan, &snapshot, err)) &&
-              pen_migration_enter(migration, PEN_PHASE_COPY, err) &&
-              pen_copy_run(migration, &plan, &snapshot, err) &&
-              pen_migration_enter(migration, PEN_PHASE_UNIQUE, err);
+    bool ok =
+        (migration->phase != PEN_PHASE_SLOT || pen_copy_begin(migration, &plan, &snapshot, err)) &&
+        pen_migration_enter(migration, PEN_PHASE_COPY, err) &&
+        pen_copy_run(migration, &plan, &snapshot, err) &&
+        pen_migration_enter(migration, PEN_PHASE_UNIQUE, err);
     pen_snapshot_release(&snapshot);
     pen_copy_plan_deinit(&plan);
     return ok;

@@ -9,12 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const phase_names[] = {
-    [PEN_PHASE_CHECK] = "check",     [PEN_PHASE_SCHEMA] = "schema",
-    [PEN_PHASE_SLOT] = "slot",       [PEN_PHASE_COPY] = "copy",
-    [PEN_PHASE_UNIQUE] = "unique indexes", [PEN_PHASE_STREAM] = "stream",
-    [PEN_PHASE_READY] = "ready",     [PEN_PHASE_CUTOVER] = "cutover",
-    [PEN_PHASE_DONE] = "done"};
+static const char *const phase_names[] = {[PEN_PHASE_CHECK] = "check",
+                                          [PEN_PHASE_SCHEMA] = "schema",
+                                          [PEN_PHASE_SLOT] = "slot",
+                                          [PEN_PHASE_COPY] = "copy",
+                                          [PEN_PHASE_UNIQUE] = "unique indexes",
+                                          [PEN_PHASE_STREAM] = "stream",
+                                          [PEN_PHASE_READY] = "ready",
+                                          [PEN_PHASE_CUTOVER] = "cutover",
+                                          [PEN_PHASE_DONE] = "done"};
 
 /* What is said when a phase begins. */
 static const char *const phase_words[] = {

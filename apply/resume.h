@@ -43,7 +43,8 @@ PEN_MUST_CHECK bool pen_resume_prepare(pen_resume *resume, const pen_options *op
                                        pen_pgconn *source, pen_pgconn *target, pen_error *err);
 
 /* The first half of that: which source this is, the schema "penstock", and the stream's lock; what
- * copies the data before there is a stream begins with it. *knows_source: the stream is recorded. */
+ * copies the data before there is a stream begins with it. *knows_source: the stream is recorded.
+ */
 PEN_MUST_CHECK bool pen_resume_claim(pen_resume *resume, const pen_options *options,
                                      pen_pgconn *source, pen_pgconn *target, bool *knows_source,
                                      pen_error *err);

@@ -29,7 +29,8 @@ static const char *const source_sql =
 /* Never back: after a restart of the cutover the target may have given some already. */
 static const char *const target_sql =
     "SELECT count(*) FILTER (WHERE c.oid IS NOT NULL AND pg_catalog.setval(c.oid::regclass,"
-    "  CASE WHEN w.up THEN GREATEST(w.v, q.last_value) ELSE LEAST(w.v, q.last_value) END) IS NOT NULL),"
+    "  CASE WHEN w.up THEN GREATEST(w.v, q.last_value) ELSE LEAST(w.v, q.last_value) END) IS NOT "
+    "NULL),"
     " pg_catalog.string_agg(CASE WHEN c.oid IS NULL THEN pg_catalog.format('%I.%I', w.s, w.n) END,"
     "  ', ')"
     " FROM unnest($1::text[], $2::text[], $3::bigint[], $4::boolean[]) w(s, n, v, up)"
@@ -49,10 +50,11 @@ static bool judge_source(const pen_pgresult *source, pen_error *err)
                              hidden);
     }
     if (at_end != NULL) {
-        pen_log(PEN_LOG_WARN,
-                "these sequences are so near their end that the margin does not fit: they are set to "
-                "their last value: %.800s",
-                at_end);
+        pen_log(
+            PEN_LOG_WARN,
+            "these sequences are so near their end that the margin does not fit: they are set to "
+            "their last value: %.800s",
+            at_end);
     }
     return true;
 }

@@ -7,9 +7,9 @@
 
 #include "apply/migration.h"
 
-/* Sets each sequence that is on both sides --sequence-margin values beyond where the source's is, in
- * its direction and within its bounds, and never back. *count is how many. Errors: a sequence of the
- * source that this user may not read. */
+/* Sets each sequence that is on both sides --sequence-margin values beyond where the source's is,
+ * in its direction and within its bounds, and never back. *count is how many. Errors: a sequence of
+ * the source that this user may not read. */
 PEN_MUST_CHECK bool pen_sequences_set(pen_migration *migration, uint64_t *count, pen_error *err);
 
 #endif

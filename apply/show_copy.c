@@ -17,8 +17,8 @@
 #define RATE_US (2 * 1000 * 1000)
 /* Tables with a bar of their own. */
 #define BARS_MOST  12
-#define BAR_WIDTH  24
-#define NAME_WIDTH 32
+#define BAR_WIDTH  16
+#define NAME_WIDTH 24
 
 void pen_copy_show_init(pen_copy_show *show, const pen_options *options)
 {
@@ -163,10 +163,12 @@ static void show_bars(pen_copy_show *show, pen_copy_plan *plan, pen_copy_queue *
     double part = part_of_all(plan);
     add_name(&text, "copy");
     add_bar(&text, part);
-    pen_text_appendf(&text, "  %s, %s/s, %.0f rows/s, %zu tables left",
+    pen_text_appendf(&text, "  %s, %s/s",
                      pen_show_bytes((double)pen_counter_get(&queue->bytes), size),
-                     pen_show_bytes(show->bytes_per_s, speed), show->rows_per_s, left);
+                     pen_show_bytes(show->bytes_per_s, speed));
+    /* What is most wanted comes first: a narrow terminal cuts the rest. */
     add_seconds(&text, left_of(show, part, now_us));
+    pen_text_appendf(&text, ", %.0f rows/s, %zu tables left", show->rows_per_s, left);
     pen_text_append(&text, "\n");
     pen_log_footer(text.data, terminal_width());
     pen_text_deinit(&text);
@@ -227,8 +229,7 @@ void pen_copy_show_result(const pen_copy_show *show, uint64_t tables, uint64_t r
         {"rows", PEN_FIELD_U64, .u64 = rows},
         {"bytes", PEN_FIELD_U64, .u64 = show->bytes},
         {"seconds", PEN_FIELD_DOUBLE, .real = seconds},
-        {"bytes_per_s", PEN_FIELD_DOUBLE,
-         .real = seconds > 0 ? (double)show->bytes / seconds : 0},
+        {"bytes_per_s", PEN_FIELD_DOUBLE, .real = seconds > 0 ? (double)show->bytes / seconds : 0},
     };
     pen_log_fields(PEN_LOG_INFO, "all tables are copied", fields, PEN_COUNTOF(fields));
 }

@@ -122,9 +122,8 @@ bool pen_snapshot_take(pen_migration *migration, pen_snapshot *snapshot, pen_err
 bool pen_snapshot_lives(pen_snapshot *snapshot)
 {
     pen_error ignored;
-    return snapshot->holder != NULL &&
-           pen_pgconn_exec(snapshot->holder, "look after the snapshot", "SELECT 1", 0, NULL, NULL,
-                           &ignored);
+    return snapshot->holder != NULL && pen_pgconn_exec(snapshot->holder, "look after the snapshot",
+                                                       "SELECT 1", 0, NULL, NULL, &ignored);
 }
 
 void pen_snapshot_release(pen_snapshot *snapshot)

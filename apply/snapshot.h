@@ -13,7 +13,7 @@
 typedef struct pen_snapshot {
     pen_pgconn *holder; /* NULL: there is none */
     char name[64];
-    char *xids;       /* pg_current_snapshot(); NULL for the slot's own, which needs no fence */
+    char *xids;        /* pg_current_snapshot(); NULL for the slot's own, which needs no fence */
     pen_lsn fence_end; /* every transaction that it sees has committed before */
 } pen_snapshot;
 

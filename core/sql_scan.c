@@ -79,8 +79,8 @@ bool pen_sql_read_index(const char *sql, pen_sql_index *index)
     }
     size_t len = pen_sql_first(sql);
     pen_text text = {0};
-    pen_text_appendf(&text, "%.*s.%.*s", (int)(schema_end - schema), schema,
-                     (int)(name_end - name), name);
+    pen_text_appendf(&text, "%.*s.%.*s", (int)(schema_end - schema), schema, (int)(name_end - name),
+                     name);
     index->name = pen_text_take(&text);
     if (!index->only) {
         pen_text_append(&text, "CREATE INDEX CONCURRENTLY ");

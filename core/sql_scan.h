@@ -13,9 +13,9 @@ size_t pen_sql_first(const char *sql);
 
 /* An index that CREATE INDEX makes. */
 typedef struct pen_sql_index {
-    char *name;    /* quoted where needed, with its table's schema */
-    bool only;     /* ON ONLY: of a partitioned table, and not of its partitions */
-    char *alone;   /* the statement, with CONCURRENTLY; NULL with `only` */
+    char *name;       /* quoted where needed, with its table's schema */
+    bool only;        /* ON ONLY: of a partitioned table, and not of its partitions */
+    char *alone;      /* the statement, with CONCURRENTLY; NULL with `only` */
     const char *rest; /* the statements behind it, in `sql` */
 } pen_sql_index;
 

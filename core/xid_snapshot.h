@@ -9,9 +9,9 @@
 #include "core/base.h"
 
 typedef struct pen_xid_snapshot {
-    uint64_t xmin;      /* all before it had ended */
-    uint64_t xmax;      /* it and all behind it had not begun, or not been seen */
-    uint64_t *xips;     /* in progress in between, rising */
+    uint64_t xmin;  /* all before it had ended */
+    uint64_t xmax;  /* it and all behind it had not begun, or not been seen */
+    uint64_t *xips; /* in progress in between, rising */
     size_t xip_count;
 } pen_xid_snapshot;
 

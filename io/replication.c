@@ -108,8 +108,8 @@ bool pen_replication_create_slot(pen_replication *rep, pen_lsn *lsn, char *snaps
     char command[256];
     pen_pgresult *res = NULL;
     /* The form that servers since 14 understand. */
-    snprintf(command, sizeof(command), "CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT",
-             slot);
+    snprintf(command, sizeof(command),
+             "CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", slot);
     free(slot);
     if (!pen_pgconn_exec(rep->conn, "create the replication slot", command, 0, NULL, &res, err)) {
         if (strcmp(err->sqlstate, "42501") == 0) {

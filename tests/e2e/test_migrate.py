@@ -1,13 +1,18 @@
 """`penstock migrate`, from an empty target to the cutover."""
 
+import fcntl
 import json
+import os
+import pty
 import re
-import time
+import struct
+import subprocess
+import termios
 
 import pytest
 
-from lib.everything import (FILL, SCHEMA, Writers, same_definitions, same_rows, sequences_are_beyond)
-from lib.program import DONE, FAILED, USAGE, wait_until
+from lib.everything import FILL, SCHEMA, Writers, phase, same_definitions, same_rows, sequences_are_beyond
+from lib.program import DONE, FAILED, USAGE, binary, wait_until
 
 
 def migrate(pair, *extra, **changed):
@@ -18,14 +23,6 @@ def cutover(pair, *extra, timeout=120, expect=DONE, **changed):
     run = pair.penstock.start("--fence", "none", *extra, command="cutover", **changed)
     run.wait(timeout, expect)
     return run
-
-
-def phase(pair):
-    rows = pair.on_target("SELECT to_regclass('penstock.migration') IS NOT NULL")
-    if not rows[0][0]:
-        return None
-    rows = pair.on_target("SELECT phase FROM penstock.migration WHERE name = %s", (pair.name,))
-    return rows[0][0] if rows else None
 
 
 def wait_phase(pair, wanted, run, timeout=90):
@@ -153,14 +150,12 @@ def test_a_pg_dump_that_is_too_old_is_named(pair, tmp_path):
 
 def test_pg_dumps_own_words_are_shown_and_no_password_is_in_argv(pair, tmp_path):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY)")
-    real = "/usr/lib/postgresql/15/bin"
     for program in ("pg_dump", "pg_restore"):
         (tmp_path / program).write_text(
             f"#!/bin/sh\n[ \"$1\" = --version ] && {{ echo '{program} (PostgreSQL) 99.1'; exit; }}\n"
             f"tr '\\0' ' ' < /proc/$$/cmdline >> {tmp_path}/argv\n"
             "echo 'pg_dump: reading schemas' >&2; echo 'pg_dump: error: no milk today' >&2; exit 1\n")
         (tmp_path / program).chmod(0o755)
-    del real
     run = migrate(pair, "--pg-bin", tmp_path)
     run.wait(30, FAILED)
     assert "no milk today" in run.the_error() and "reading schemas" not in run.the_error()
@@ -183,8 +178,6 @@ def test_copy_alone_and_then_the_stream(pair):
 
 def test_a_stream_is_refused_while_the_copy_is_not_done(pair):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY, c text); INSERT INTO t VALUES (1, 'x')")
-    pair.on_source("CREATE FUNCTION public.nap() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-    pair.schema("SELECT 1")
     pair.on_target("CREATE TABLE t (id int PRIMARY KEY, c text CHECK (c <> 'x'))")
     run = migrate(pair, "--schema-from", "none")
     run.wait(60, FAILED)
@@ -227,6 +220,41 @@ def test_progress_lines_hold_no_garbage(pair, form):
             json.loads(line)
 
 
+def test_bars_on_a_terminal(pair):
+    pair.on_source("CREATE TABLE \"odd\x1b[31m name\" (id int PRIMARY KEY, v text);"
+                   "INSERT INTO \"odd\x1b[31m name\" SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    arguments = ["--source", pair.penstock.source, "--target", pair.penstock.target, "--name", pair.name, "--dir",
+                 str(pair.penstock.dir), "--chunk-size", "256kB", "--copy-jobs", "1", "--stop-when-caught-up"]
+    process = subprocess.Popen([binary(), "migrate", *arguments], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while True:
+            piece = os.read(master, 65536)
+            if not piece:
+                break
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(60) == DONE, shown[-2000:]
+    text = shown.decode()
+    assert re.search(r"copy +\[#*\.*\] +\d+%  [0-9.]+ [kM]?B, [0-9.]+ [kM]?B/s.*, \d+ rows/s, 1 tab", text), text[-3000:]
+    assert "\x1b[31m" not in text, "a table's name reaches no terminal as it is"
+    screen = []  # as a terminal would show it at the end
+    for part in re.split(r"(\r\x1b\[\d+A\x1b\[J)", text.replace("\r\n", "\n")):
+        up = re.fullmatch(r"\r\x1b\[(\d+)A\x1b\[J", part)
+        if up:
+            del screen[-int(up.group(1)):]
+        else:
+            assert "\x1b" not in part
+            screen += part.splitlines()
+    assert not [line for line in screen if "[#" in line or "[." in line], "the bars are gone at the end"
+    assert len([line for line in screen if "all tables are copied" in line]) == 1
+    assert pair.same() == 20000
+
+
 def test_what_is_done_is_not_done_again(pair):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY, a int REFERENCES t); INSERT INTO t VALUES (1, 1)")
     migrate(pair, "--stop-when-caught-up").wait(60, DONE)
@@ -241,4 +269,3 @@ def test_what_is_done_is_not_done_again(pair):
     again.wait(30, USAGE)
     assert "done already" in again.the_error()
     assert "is not applied any more" in pair.penstock.fails(expect=USAGE).the_error()
-    time.sleep(0)

@@ -11,9 +11,9 @@ import psycopg2
 import pytest
 
 from lib.cluster import Cluster
-from lib.everything import (FILL, SCHEMA, Writers, same_definitions, same_rows, sequences_are_beyond)
+from lib.everything import (FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions, same_rows,
+                            sequences_are_beyond)
 from lib.program import DONE, binary, wait_until
-from lib.pair import run as run_sql
 
 HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
 needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
@@ -31,17 +31,6 @@ def finish(pair, timeout=180):
     same_definitions(pair)
     sequences_are_beyond(pair, 1000)
     return rows
-
-
-def fences(pair):
-    return pair.on_target("SELECT count(*) FROM penstock.copied_table WHERE fence_snapshot IS NOT NULL")[0][0]
-
-
-def phase(pair):
-    if not pair.on_target("SELECT to_regclass('penstock.migration') IS NOT NULL")[0][0]:
-        return None
-    rows = pair.on_target("SELECT phase FROM penstock.migration")
-    return rows[0][0] if rows else None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,11 +94,6 @@ def test_killed_in_the_cutover(pair, point):
 def test_stopped_in_the_copy(pair):
     pair.on_source("CREATE TABLE slow (id int PRIMARY KEY, v text)")
     pair.on_source("INSERT INTO slow SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i")
-    blocker = pair.connect(pair.source_cluster)
-    run_sql(blocker, "BEGIN; LOCK TABLE slow IN SHARE MODE")
-    locker = pair.connect(pair.source_cluster)
-    run_sql(blocker, "COMMIT")
-    run_sql(locker, "SELECT 1")
     run = migrate(pair, chunk_size="64kB", copy_jobs=1)
     wait_until(lambda: phase(pair) == "copy" or not run.running)
     assert run.stop() == 3
@@ -117,30 +101,29 @@ def test_stopped_in_the_copy(pair):
     assert pair.same() == 3000
 
 
-@pytest.fixture(name="own_pair")
-def fixture_own_pair(make_pair):
+@pytest.fixture(name="own_clusters")
+def fixture_own_clusters():
     """Servers that the test may stop."""
     made = []
-
-    def make(**settings):
-        clusters = [Cluster(name, durable=True, settings=settings) for name in ("source", "target")]
-        made.extend(clusters)
-        return make_pair("owner", *clusters)
-    yield make
-    for cluster in made:
-        cluster.remove()
+    try:
+        for name in ("source", "target"):
+            made.append(Cluster(name, durable=True))
+        yield made
+    finally:
+        for cluster in made:
+            cluster.remove()
 
 
 @pytest.mark.parametrize("which", ["source", "target"])
-def test_a_server_restarts_during_the_copy(own_pair, which):
-    pair = own_pair()
+def test_a_server_restarts_during_the_copy(own_clusters, make_pair, which):
+    pair = make_pair("owner", *own_clusters)
     pair.on_source(SCHEMA)
     pair.on_source(FILL)
     pair.on_source("INSERT INTO big_text SELECT i, repeat(md5(i::text), 200) FROM generate_series(1000, 4000) i")
     with Writers(pair, seed=2, count=2, pause=0.005):
         run = migrate(pair, chunk_size="128kB", copy_jobs=2)
         wait_until(lambda: phase(pair) == "copy" or not run.running, 60)
-        wait_until(lambda: pair.on_target("SELECT count(*) FROM penstock.copied_chunk")[0][0] > 5)
+        wait_until(lambda: chunks(pair) > 5)
         cluster = pair.source_cluster if which == "source" else pair.target_cluster
         cluster.restart(signal.SIGQUIT)
         for connection in pair.connections:
@@ -159,7 +142,7 @@ def test_the_snapshot_is_lost_alone(pair):
     with Writers(pair, seed=3, count=2, pause=0.005):
         run = migrate(pair, chunk_size="64kB", copy_jobs=1)
         wait_until(lambda: phase(pair) == "copy" or not run.running, 60)
-        wait_until(lambda: pair.on_target("SELECT count(*) FROM penstock.copied_chunk")[0][0] > 3)
+        wait_until(lambda: chunks(pair) > 3)
         ended = pair.source_cluster.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
             " AND application_name LIKE '%%snapshot'", (pair.name,))
@@ -180,7 +163,7 @@ def test_a_table_is_rewritten_during_the_copy(pair, how):
                    "DELETE FROM moved WHERE id % 3 = 0")
     run = migrate(pair, chunk_size="256kB", copy_jobs=1)
     wait_until(lambda: phase(pair) == "copy" or not run.running)
-    wait_until(lambda: pair.on_target("SELECT count(*) FROM penstock.copied_chunk")[0][0] > 2)
+    wait_until(lambda: chunks(pair) > 2)
     pair.on_source(how)
     pair.on_source("INSERT INTO moved SELECT i, i, 'new' FROM generate_series(20001, 20100) i")
     pair.on_source("UPDATE moved SET v = 'late' WHERE id % 7 = 1")

@@ -239,3 +239,24 @@ def sequences_are_beyond(pair, margin):
     for name, (step, value) in source.items():
         if value is not None:
             assert (target[name][1] - value) * (1 if step > 0 else -1) >= abs(step) * min(margin, 150), name
+
+
+def about(pair, query, params=None):
+    """Asks the target's schema penstock, which belongs to whoever penstock came as."""
+    return pair.target_cluster.sql(query, params, dbname=pair.name)
+
+
+def phase(pair):
+    if not about(pair, "SELECT to_regclass('penstock.migration') IS NOT NULL")[0][0]:
+        return None
+    rows = about(pair, "SELECT phase FROM penstock.migration WHERE name = %s", (pair.name,))
+    return rows[0][0] if rows else None
+
+
+def chunks(pair):
+    """How many are there."""
+    return about(pair, "SELECT count(*) FROM penstock.copied_chunk")[0][0]
+
+
+def fences(pair):
+    return about(pair, "SELECT count(*) FROM penstock.copied_table WHERE fence_snapshot IS NOT NULL")[0][0]

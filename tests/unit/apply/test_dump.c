@@ -1,39 +1,60 @@
-/* What pg_restore --verbose prints, in pieces as they were seen, and what the filters choose of it. */
+/* What pg_restore --verbose prints, in pieces as they were seen, and what the filters choose of it.
+ */
 #include "apply/dump.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
 
 #define ENTRY(id, class, oid, needs, name, type, schema, sql)                                      \
-    "--\n-- TOC entry " #id " (class " #class " OID " #oid ")\n" needs "-- Name: " name            \
-    "; Type: " type "; Schema: " schema "; Owner: me; you\n-- Data Pos: 0\n--\n\n" sql "\n\n\n"
+    "--\n-- TOC entry " #id                                                                        \
+    " (class " #class " OID " #oid ")\n" needs "-- Name: " name "; Type: " type                    \
+                      "; Schema: " schema "; Owner: me; you\n-- Data Pos: 0\n--\n\n" sql "\n\n\n"
 
 static const char *const text =
-    "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\n-- Dumped from database version 15\n\n"
-    "SET statement_timeout = 0;\n\n"
-    ENTRY(5, 2615, 100, "", "Sch; Type: x", "SCHEMA", "-", "CREATE SCHEMA \"Sch; Type: x\";")
-    ENTRY(6, 1247, 101, "", "color", "TYPE", "public", "CREATE TYPE public.color AS ENUM (\n    'a'\n);")
-    ENTRY(7, 1255, 102, "", "f()", "FUNCTION", "public",
-          "CREATE FUNCTION f() AS $$\n--\n-- TOC entry x\n$$;\n\n\nSET default_tablespace = '';\n\n"
-          "SET default_table_access_method = heap;")
-    ENTRY(8, 1259, 200, "-- Dependencies: 6 7 6\n", "one", "TABLE", "public",
-          "CREATE TABLE public.one (a color);")
-    ENTRY(9, 1259, 201, "-- Dependencies: 5\n", "two", "TABLE", "Sch; Type: x", "CREATE TABLE two ();")
-    ENTRY(10, 1259, 202, "-- Dependencies: 8 8\n", "v", "VIEW", "public", "CREATE VIEW v;")
-    ENTRY(11, 1259, 203, "", "free", "SEQUENCE", "public", "CREATE SEQUENCE free;")
-    ENTRY(12, 2604, 204, "-- Dependencies: 8 11\n", "one a", "DEFAULT", "public", "ALTER TABLE one;")
-    ENTRY(13, 2606, 205, "-- Dependencies: 8\n", "one one_pkey", "CONSTRAINT", "public",
-          "ALTER TABLE ONLY public.one\n    ADD CONSTRAINT one_pkey PRIMARY KEY (a);")
-    ENTRY(14, 1259, 206, "-- Dependencies: 8\n", "u", "INDEX", "public",
-          "CREATE UNIQUE INDEX u ON public.one USING btree (a);")
-    ENTRY(15, 1259, 207, "-- Dependencies: 8\n", "i", "INDEX", "public",
-          "CREATE INDEX i ON public.one USING btree (a);")
-    ENTRY(16, 0, 0, "-- Dependencies: 15\n", "INDEX i", "COMMENT", "public", "COMMENT ON INDEX i;")
-    ENTRY(17, 2606, 208, "-- Dependencies: 9 13 8\n", "two fk", "FK CONSTRAINT", "Sch; Type: x",
-          "ALTER TABLE ONLY two\n    ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES public.one(a);")
-    ENTRY(18, 2620, 209, "-- Dependencies: 7 8\n", "one tg", "TRIGGER", "public", "CREATE TRIGGER tg;")
-    ENTRY(19, 1259, 210, "-- Dependencies: 13\n", "grouped", "VIEW", "public", "CREATE VIEW grouped;")
-    "-- Completed on 2026-11-22\n\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict abc\n\n";
+    "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\n-- Dumped from database version "
+    "15\n\n"
+    "SET statement_timeout = 0;\n\n" ENTRY(
+        5, 2615, 100, "", "Sch; Type: x", "SCHEMA", "-",
+        "CREATE SCHEMA \"Sch; Type: x\";") ENTRY(6, 1247, 101, "", "color", "TYPE", "public",
+                                                 "CREATE TYPE public.color AS ENUM (\n    'a'\n);")
+        ENTRY(7, 1255, 102, "", "f()", "FUNCTION", "public",
+              "CREATE FUNCTION f() AS $$\n--\n-- TOC entry x\n$$;\n\n\nSET default_tablespace = "
+              "'';\n\n"
+              "SET default_table_access_method = heap;") ENTRY(8, 1259, 200,
+                                                               "-- Dependencies: 6 7 6\n", "one",
+                                                               "TABLE", "public",
+                                                               "CREATE TABLE public.one (a color);")
+            ENTRY(9, 1259, 201, "-- Dependencies: 5\n", "two", "TABLE", "Sch; Type: x",
+                  "CREATE TABLE two ();") ENTRY(10, 1259, 202, "-- Dependencies: 8 8\n", "v",
+                                                "VIEW", "public", "CREATE VIEW v;")
+                ENTRY(11, 1259, 203, "", "free", "SEQUENCE", "public",
+                      "CREATE SEQUENCE free;") ENTRY(12, 2604, 204, "-- Dependencies: 8 11\n",
+                                                     "one a", "DEFAULT", "public",
+                                                     "ALTER TABLE one;")
+                    ENTRY(
+                        13, 2606, 205, "-- Dependencies: 8\n", "one one_pkey", "CONSTRAINT",
+                        "public",
+                        "ALTER TABLE ONLY public.one\n    ADD CONSTRAINT one_pkey PRIMARY KEY (a);")
+                        ENTRY(14, 1259, 206, "-- Dependencies: 8\n", "u", "INDEX", "public",
+                              "CREATE UNIQUE INDEX u ON public.one USING btree (a);")
+                            ENTRY(15, 1259, 207, "-- Dependencies: 8\n", "i", "INDEX", "public",
+                                  "CREATE INDEX i ON public.one USING btree (a);")
+                                ENTRY(16, 0, 0, "-- Dependencies: 15\n", "INDEX i", "COMMENT",
+                                      "public", "COMMENT ON INDEX i;")
+                                    ENTRY(17, 2606, 208, "-- Dependencies: 9 13 8\n", "two fk",
+                                          "FK CONSTRAINT", "Sch; Type: x",
+                                          "ALTER TABLE ONLY two\n    ADD CONSTRAINT fk FOREIGN KEY "
+                                          "(a) REFERENCES public.one(a);")
+                                        ENTRY(18, 2620, 209, "-- Dependencies: 7 8\n", "one tg",
+                                              "TRIGGER", "public", "CREATE TRIGGER tg;")
+                                            ENTRY(
+                                                19, 1259, 210, "-- Dependencies: 13\n", "grouped",
+                                                "VIEW", "public",
+                                                "CREATE VIEW grouped;") "-- Completed on "
+                                                                        "2026-11-22\n\n--\n-- "
+                                                                        "PostgreSQL database dump "
+                                                                        "complete\n--"
+                                                                        "\n\n\\unrestrict abc\n\n";
 
 static pen_dump dump;
 

@@ -1,6 +1,6 @@
-/* Random histories of a source whose transactions become visible in another order than they commit. At some
- * moment a table is copied under a snapshot. What the snapshot shows, and what the stream then brings
- * past the fence, must together be what was committed, each row once. */
+/* Random histories of a source whose transactions become visible in another order than they commit.
+ * At some moment a table is copied under a snapshot. What the snapshot shows, and what the stream
+ * then brings past the fence, must together be what was committed, each row once. */
 #include "apply/intake.h"
 
 #include "../core/wire.h"

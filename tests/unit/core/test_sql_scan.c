@@ -19,14 +19,16 @@ Test(sql_scan, a_statement_ends_at_its_own_semicolon)
 Test(sql_scan, an_index_is_built_concurrently)
 {
     pen_sql_index index;
-    const char *sql = "CREATE INDEX \"I;\"\" x\" ON \"Sch.\"\"x\".t USING btree (a, ((b || ';'::text)))"
-                      ";\n\nALTER TABLE \"Sch.\"\"x\".t CLUSTER ON \"I;\"\" x\";";
+    const char *sql =
+        "CREATE INDEX \"I;\"\" x\" ON \"Sch.\"\"x\".t USING btree (a, ((b || ';'::text)))"
+        ";\n\nALTER TABLE \"Sch.\"\"x\".t CLUSTER ON \"I;\"\" x\";";
     cr_assert(pen_sql_read_index(sql, &index));
     cr_expect_str_eq(index.name, "\"Sch.\"\"x\".\"I;\"\" x\"");
     cr_expect_not(index.only);
-    cr_expect_str_eq(index.alone,
-                     "CREATE INDEX CONCURRENTLY \"I;\"\" x\" ON \"Sch.\"\"x\".t USING btree (a, ((b "
-                     "|| ';'::text)));");
+    cr_expect_str_eq(
+        index.alone,
+        "CREATE INDEX CONCURRENTLY \"I;\"\" x\" ON \"Sch.\"\"x\".t USING btree (a, ((b "
+        "|| ';'::text)));");
     cr_expect_str_eq(index.rest, "ALTER TABLE \"Sch.\"\"x\".t CLUSTER ON \"I;\"\" x\";");
     pen_sql_index_deinit(&index);
 }

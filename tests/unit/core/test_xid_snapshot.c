@@ -45,9 +45,9 @@ Test(xid_snapshot, knows_only_the_lower_half_of_an_xid)
 
 Test(xid_snapshot, refuses_what_is_none)
 {
-    static const char *const wrong[] = {"",         "1",         "1:2",        "1:2:x",    "2:1:",
-                                        "1:5:3,",   "1:5:3,2",   "1:5:3,3",    "1:5:5",    "5:9:4",
-                                        "-1:2:",    "1:2: ",     ":2:",        "1::",      "a:b:c"};
+    static const char *const wrong[] = {
+        "",      "1",     "1:2",   "1:2:x", "2:1:", "1:5:3,", "1:5:3,2", "1:5:3,3",
+        "1:5:5", "5:9:4", "-1:2:", "1:2: ", ":2:",  "1::",    "a:b:c"};
     for (size_t i = 0; i < PEN_COUNTOF(wrong); i++) {
         pen_xid_snapshot snapshot;
         cr_expect_not(pen_xid_snapshot_parse(&snapshot, wrong[i]), "%s", wrong[i]);
@@ -85,8 +85,8 @@ Test(xid_snapshot, agrees_with_a_plain_list)
         parse(&snapshot, text);
         for (uint64_t xid = xmin - 50; xid < xmax + 50; xid++) {
             bool sees = xid < xmin || (xid < xmax && !running[xid - xmin]);
-            cr_assert_eq(pen_xid_snapshot_sees(&snapshot, (uint32_t)xid), sees,
-                         "%s and %" PRIu64, text, xid);
+            cr_assert_eq(pen_xid_snapshot_sees(&snapshot, (uint32_t)xid), sees, "%s and %" PRIu64,
+                         text, xid);
         }
         pen_xid_snapshot_deinit(&snapshot);
     }
