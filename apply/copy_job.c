@@ -34,13 +34,12 @@ static void add_chunks(pen_copy_queue *queue, pen_copy_table *table, size_t *cap
     uint64_t first = 0;
     do {
         bool last = step == UINT64_MAX || first + step >= table->pages;
-        pen_copy_chunk *chunk = pen_calloc(1, sizeof(*chunk));
-        *chunk = (pen_copy_chunk){table, first, last ? UINT64_MAX : first + step, 0};
         if (queue->count == *capacity) {
             *capacity = *capacity == 0 ? 64 : *capacity * 2;
             queue->chunks = pen_realloc(queue->chunks, *capacity * sizeof(*queue->chunks));
         }
-        queue->chunks[queue->count++] = chunk;
+        queue->chunks[queue->count++] =
+            (pen_copy_chunk){table, first, last ? UINT64_MAX : first + step, 0};
         table->chunks_left++;
         first = last ? UINT64_MAX : first + step;
     } while (first != UINT64_MAX);
@@ -64,9 +63,6 @@ void pen_copy_queue_init(pen_copy_queue *queue, const pen_migration *migration, 
 
 void pen_copy_queue_deinit(pen_copy_queue *queue)
 {
-    for (size_t i = 0; i < queue->count; i++) {
-        free(queue->chunks[i]);
-    }
     free(queue->chunks);
     free(queue->again);
     pthread_mutex_destroy(&queue->lock);
@@ -104,9 +100,9 @@ static pen_copy_chunk *take(pen_copy_job *job)
     pthread_mutex_lock(&queue->lock);
     while (chunk == NULL && !is_stopped(queue) && !queue->lost) {
         if (queue->again_count > 0) {
-            chunk = queue->again[--queue->again_count];
+            chunk = &queue->chunks[queue->again[--queue->again_count]];
         } else if (queue->next < queue->count) {
-            chunk = queue->chunks[queue->next++];
+            chunk = &queue->chunks[queue->next++];
         } else if (queue->in_work == 0) {
             break;
         } else {
@@ -160,7 +156,7 @@ static void give_back(pen_copy_job *job, pen_copy_chunk *chunk, outcome how, con
         break;
     case OUTCOME_FAILED:
         if (++chunk->attempts < most && !is_stopped(queue)) {
-            queue->again[queue->again_count++] = chunk;
+            queue->again[queue->again_count++] = (size_t)(chunk - queue->chunks);
         } else if (queue->failure.kind == PEN_ERROR_NONE && !is_stopped(queue)) {
             char what[400];
             describe(chunk, what, sizeof(what));

@@ -27,10 +27,10 @@ typedef struct pen_copy_queue {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* under the lock */
-    pen_copy_chunk **chunks;
+    pen_copy_chunk *chunks;
     size_t next; /* of those that nobody has taken yet */
     size_t count;
-    pen_copy_chunk **again; /* failed ones, to be tried again */
+    size_t *again; /* the numbers of failed ones, to be tried again */
     size_t again_count;
     size_t in_work;
     size_t tables_left;

@@ -359,34 +359,39 @@ static pen_schema_step own_step(const pen_dump_entry *entry)
                : PEN_STEP_TABLES;
 }
 
-static pen_dump_entry *find_entry(const pen_dump *dump, pen_dump_entry *const *by_id, uint32_t id)
+/* An entry, found by its id. */
+typedef struct entry_ref {
+    pen_dump_entry *entry;
+} entry_ref;
+
+static pen_dump_entry *find_entry(const pen_dump *dump, const entry_ref *by_id, uint32_t id)
 {
     size_t low = 0;
     size_t high = dump->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (by_id[middle]->id < id) {
+        if (by_id[middle].entry->id < id) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    return low < dump->count && by_id[low]->id == id ? by_id[low] : NULL;
+    return low < dump->count && by_id[low].entry->id == id ? by_id[low].entry : NULL;
 }
 
 static int compare_ids(const void *a, const void *b)
 {
-    uint32_t x = (*(pen_dump_entry *const *)a)->id;
-    uint32_t y = (*(pen_dump_entry *const *)b)->id;
+    uint32_t x = ((const entry_ref *)a)->entry->id;
+    uint32_t y = ((const entry_ref *)b)->entry->id;
     return x < y ? -1 : x > y;
 }
 
 /* Pointers to the entries, sorted by id. */
-static pen_dump_entry **sort_by_id(const pen_dump *dump)
+static entry_ref *sort_by_id(const pen_dump *dump)
 {
-    pen_dump_entry **by_id = pen_calloc(dump->count + 1, sizeof(*by_id));
+    entry_ref *by_id = pen_calloc(dump->count + 1, sizeof(*by_id));
     for (size_t i = 0; i < dump->count; i++) {
-        by_id[i] = &dump->entries[i];
+        by_id[i].entry = &dump->entries[i];
     }
     qsort(by_id, dump->count, sizeof(*by_id), compare_ids);
     return by_id;
@@ -395,7 +400,7 @@ static pen_dump_entry **sort_by_id(const pen_dump *dump)
 /* Nothing is made before what it needs, which comes earlier in the dump. */
 static void decide_steps(pen_dump *dump)
 {
-    pen_dump_entry **by_id = sort_by_id(dump);
+    entry_ref *by_id = sort_by_id(dump);
     for (size_t i = 0; i < dump->count; i++) {
         pen_dump_entry *entry = &dump->entries[i];
         entry->step = own_step(entry);
@@ -491,7 +496,7 @@ static const char *const attached_kinds[] = {"DEFAULT",
                                              "STATISTICS",
                                              NULL};
 
-static void want_needs(pen_dump *dump, pen_dump_entry *const *by_id, pen_dump_entry *entry)
+static void want_needs(pen_dump *dump, const entry_ref *by_id, pen_dump_entry *entry)
 {
     if (entry->wanted) {
         return;
@@ -511,7 +516,7 @@ static const char *const leading_kinds[] = {"TABLE",         "VIEW",  "MATERIALI
                                             "FK CONSTRAINT", NULL};
 
 /* Whether all tables that it needs are wanted, and it belongs to something that is. */
-static bool belongs(const pen_dump *dump, pen_dump_entry *const *by_id, const pen_dump_entry *entry)
+static bool belongs(const pen_dump *dump, const entry_ref *by_id, const pen_dump_entry *entry)
 {
     bool any = false;
     for (size_t k = 0; k < entry->need_count; k++) {
@@ -524,7 +529,7 @@ static bool belongs(const pen_dump *dump, pen_dump_entry *const *by_id, const pe
     return any;
 }
 
-static void choose_only(pen_dump *dump, pen_dump_entry *const *by_id, const uint32_t *chosen,
+static void choose_only(pen_dump *dump, const entry_ref *by_id, const uint32_t *chosen,
                         size_t count)
 {
     for (size_t i = 0; i < dump->count; i++) {
@@ -547,7 +552,7 @@ static void choose_only(pen_dump *dump, pen_dump_entry *const *by_id, const uint
 void pen_dump_choose(pen_dump *dump, bool only_chosen, const uint32_t *chosen, size_t chosen_count,
                      const uint32_t *left_out, size_t left_out_count)
 {
-    pen_dump_entry **by_id = sort_by_id(dump);
+    entry_ref *by_id = sort_by_id(dump);
     if (only_chosen) {
         choose_only(dump, by_id, chosen, chosen_count);
     } else {

@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* What of its last words an error shows. */
 #define SHOWN_BYTES 1200
 

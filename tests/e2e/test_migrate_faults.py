@@ -69,7 +69,7 @@ def test_killed_at(pair, point):
         assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
         before = phase(pair)
         run = migrate(pair, chunk_size="64kB")
-        wait_until(lambda: phase(pair) in ("stream", "ready") or not run.running, 90)
+        wait_until(lambda: "workers, checkpoints by" in run.stderr or not run.running, 90)
         assert run.running, run.stderr[-3000:]
         if before == "copy":
             assert fences(pair) > 0
