@@ -13,7 +13,7 @@ import pytest
 from lib.cluster import Cluster
 from lib.everything import (FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions, same_rows,
                             sequences_are_beyond)
-from lib.program import DONE, binary, wait_until
+from lib.program import DONE, USAGE, binary, wait_until
 
 HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
 needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
@@ -75,6 +75,48 @@ def test_killed_at(pair, point):
             assert fences(pair) > 0
         run.stop()
     finish(pair)
+
+
+@needs_points
+def test_no_end_before_the_last_fence(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)")
+    run = migrate(pair, env={"PENSTOCK_KILL_AT": "chunk-before"})
+    assert run.wait(60) == -signal.SIGKILL
+    early = pair.wal_lsn()
+    pair.on_source("INSERT INTO t SELECT generate_series(101, 200)")
+    pair.penstock.start(command="copy").wait(60, DONE)
+    run = pair.penstock.start("--stop-at", early, command="migrate")
+    run.wait(60, USAGE)
+    assert "in no state that the source has had" in run.the_error()
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 200
+
+
+@needs_points
+@pytest.mark.parametrize("point", [None, "chunk-after:2", "chunk-before:4"])
+def test_a_publication_of_ones_own(pair, point):
+    """With a row filter, a list of columns, and partitions that come as their root, into a table that has none."""
+    both = "CREATE TABLE seen (id int PRIMARY KEY, a text{})"
+    pair.on_source(both.format(", hidden text") + "; CREATE TABLE part (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);"
+                   "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (1000);"
+                   "CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (1000) TO (2000);"
+                   "CREATE TABLE part_3 PARTITION OF part FOR VALUES FROM (2000) TO (3000)")
+    pair.on_target(both.format("") + "; CREATE TABLE part (id int PRIMARY KEY, v text)")
+    pair.on_source("INSERT INTO seen SELECT i, 'a', 'secret' FROM generate_series(1, 100) i;"
+                   "INSERT INTO part SELECT i, 'v' FROM generate_series(0, 2999) i")
+    pair.on_source(f"CREATE PUBLICATION {pair.name} FOR TABLE part, seen (id, a) WHERE (id > 10)"
+                   " WITH (publish_via_partition_root = true)")
+    if point:
+        run = migrate(pair, "--schema-from", "none", copy_jobs=1, env={"PENSTOCK_KILL_AT": point})
+        assert run.wait(60) == -signal.SIGKILL
+        pair.on_source("UPDATE part SET v = 'w' WHERE id % 5 = 0; DELETE FROM part WHERE id % 7 = 0;"
+                       "INSERT INTO seen VALUES (-5, 'x', 'y'), (500, 'x', 'y')")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("UPDATE part SET v = 'late' WHERE id % 11 = 0; UPDATE seen SET a = 'late' WHERE id > 50")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    assert pair.on_target("TABLE part ORDER BY id") == pair.on_source("TABLE part ORDER BY id")
+    assert pair.on_target("SELECT id, a FROM seen ORDER BY id") == \
+        pair.on_source("SELECT id, a FROM seen WHERE id > 10 ORDER BY id")
 
 
 @needs_points
