@@ -74,7 +74,10 @@ static const char *const uniques_sql = "WITH RECURSIVE" DOWN " SELECT i.indexrel
                     "'indnullsnotdistinct')::pg_catalog.bool, false)"
                     "  AS nulls_equal,"
                     " a.attname, COALESCE(" HASHABLE ", false) AS hashable,"
-                    " pg_catalog.format('OPERATOR(%I.%s)', n.nspname, op.oprname) AS equals"
+                    /* An exclusion constraint's type may have none. */
+                    " CASE WHEN op.oid IS NOT NULL"
+                    "  THEN pg_catalog.format('OPERATOR(%I.%s)', n.nspname, op.oprname) END AS "
+                    "equals"
                     " FROM down JOIN pg_catalog.pg_index i ON i.indrelid = down.oid" KEY_COLUMNS
                     " LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum "
                     "= k.attnum"

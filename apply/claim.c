@@ -102,8 +102,7 @@ static bool end_own(pen_pgconn *control, uint64_t owner, int *left, char pid[16]
     return ok;
 }
 
-/* Waits until no session of an earlier run is left. */
-static bool leave_no_own(pen_pgconn *control, uint64_t owner, pen_error *err)
+bool pen_claim_alone(pen_pgconn *control, uint64_t owner, pen_error *err)
 {
     int64_t deadline_us = pen_now_us() + OWN_WAIT_US;
     bool said = false;
@@ -185,7 +184,7 @@ static bool refuse(pen_pgconn *control, const char *name, bool *gone, pen_error 
 
 bool pen_claim_stream(pen_pgconn *control, const char *name, uint64_t owner, pen_error *err)
 {
-    if (!leave_no_own(control, owner, err)) {
+    if (!pen_claim_alone(control, owner, err)) {
         return false;
     }
     int64_t deadline_us = pen_now_us() + OTHERS_WAIT_US;

@@ -28,6 +28,10 @@ void pen_claim_format_mark(uint64_t owner, char sql[PEN_CLAIM_MARK_SIZE]);
 PEN_MUST_CHECK bool pen_claim_end(pen_pgconn *conn, uint64_t owner, const char *pid, bool *ours,
                                   pen_error *err);
 
+/* Ends all other sessions that are marked as `owner`'s, waiting for that for at most 65 s and
+ * saying so. Errors: PEN_ERROR_RETRY when some stay. */
+PEN_MUST_CHECK bool pen_claim_alone(pen_pgconn *control, uint64_t owner, pen_error *err);
+
 /* Takes the stream `name` for the session `control`, which is marked and `owner`'s only one: ends
  * what earlier runs of `owner` have left, waiting for that for at most 65 s and saying so. Errors:
  * PEN_ERROR_FATAL when another penstock has the stream; PEN_ERROR_RETRY when sessions of an earlier

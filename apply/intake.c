@@ -263,11 +263,25 @@ static void look_at_size(pen_intake *intake)
     }
 }
 
+/* True for a change that the copy of its table has brought already. */
+static bool is_copied(const pen_intake *intake, const pen_message *msg)
+{
+    const pen_fences *fences = &intake->stream->fences;
+    const pen_txn *open = intake->assembler.open;
+    bool is_change = msg->kind == PEN_MESSAGE_INSERT || msg->kind == PEN_MESSAGE_UPDATE ||
+                     msg->kind == PEN_MESSAGE_DELETE || msg->kind == PEN_MESSAGE_TRUNCATE;
+    return fences->count > 0 && open != NULL && is_change &&
+           !pen_fences_pass(fences, open->xid, open->commit_lsn, msg->change);
+}
+
 static bool assemble(pen_intake *intake, const pen_message *msg, size_t bytes, pen_error *err)
 {
     pen_txn *txn = NULL;
     if (msg->kind == PEN_MESSAGE_BEGIN) {
         pen_behind_judge(&intake->behind, msg->begin.commit_time);
+    }
+    if (is_copied(intake, msg)) {
+        return true;
     }
     if (!pen_assembler_add(&intake->assembler, msg, bytes, &txn, err)) {
         return pen_error_context(err, "source: the stream cannot be read");

@@ -123,6 +123,15 @@ static bool find_end(pen_run *run, pen_error *err)
                              PEN_LSN_ARGS(stream->resume.commit_lsn),
                              PEN_LSN_ARGS(options->stop_at));
     }
+    if (options->stop_at != PEN_LSN_NONE && stream->fences.end > options->stop_at) {
+        return pen_error_set(
+            err, PEN_ERROR_CONFIG,
+            "some tables were copied as they were at " PEN_LSN_FMT
+            ", which is behind --stop-at " PEN_LSN_FMT
+            ": before that the target is in no state that the source has had; give "
+            "a later one",
+            PEN_LSN_ARGS(stream->fences.end), PEN_LSN_ARGS(options->stop_at));
+    }
     if (!options->stop_when_caught_up) {
         return true;
     }
@@ -303,6 +312,8 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
         stream->resume.spool_received_lsn = UINT64_MAX;
     }
     if (!pen_resume_prepare(&stream->resume, stream->options, run->source, control, err) ||
+        !pen_fences_load(&stream->fences, control, stream->options->name, stream->resume.commit_lsn,
+                         err) ||
         (run->reader == NULL &&
          !pen_format_decide(&stream->format, stream->options, run->source, control, err))) {
         return false;

@@ -297,6 +297,40 @@ bool pen_publication_create(pen_pgconn *source, const pen_options *options, pen_
     return ok;
 }
 
+/* $0 the chosen query, and the one of all that could be chosen. */
+#define LIST_FORMAT                                                                                \
+    "WITH chosen AS (%s), candidate AS (%s), tree(oid) AS ("                                       \
+    " SELECT oid FROM chosen UNION SELECT p.relid::pg_catalog.oid FROM chosen,"                    \
+    "  pg_catalog.pg_partition_tree(chosen.oid) p WHERE chosen.relkind = 'p'),"                    \
+    " whole(oid) AS ("                                                                             \
+    " SELECT oid FROM candidate UNION SELECT p.relid::pg_catalog.oid FROM candidate,"              \
+    "  pg_catalog.pg_partition_tree(candidate.oid) p WHERE candidate.relkind = 'p')"               \
+    " SELECT oid FROM %s ORDER BY oid"
+
+bool pen_publication_list(pen_pgconn *source, const pen_options *options, bool left_out,
+                          uint32_t **oids, size_t *count, pen_error *err)
+{
+    pen_text text = {0};
+    pen_pgresult *res = NULL;
+    bool ok = add_chosen(source, options, &text, err);
+    char *chosen = pen_text_take(&text);
+    pen_text_appendf(&text, LIST_FORMAT, chosen, candidates_sql,
+                     left_out ? "(SELECT oid FROM whole EXCEPT SELECT oid FROM tree) o" : "tree");
+    char *query = pen_text_take(&text);
+    ok = ok && pen_pgconn_exec(source, "list the tables", query, 0, NULL, &res, err);
+    if (ok) {
+        *count = (size_t)pen_pgresult_rows(res);
+        *oids = pen_calloc(*count + 1, sizeof(**oids));
+        for (size_t i = 0; i < *count; i++) {
+            (*oids)[i] = (uint32_t)strtoul(pen_pgresult_value(res, (int)i, 0), NULL, 10);
+        }
+    }
+    pen_pgresult_clear(res);
+    free(chosen);
+    free(query);
+    return ok;
+}
+
 /* Chosen and published tables that do not match: a row each, the first ones. Published ones are
  * counted as pg_publication_tables does: by root under publish_via_partition_root, by leaf else. */
 #define DIFFERENCE_FORMAT                                                                          \

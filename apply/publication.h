@@ -18,6 +18,12 @@ PEN_MUST_CHECK bool pen_publication_exists(pen_pgconn *source, const char *publi
 PEN_MUST_CHECK bool pen_publication_create(pen_pgconn *source, const pen_options *options,
                                            pen_error *err);
 
+/* The OIDs of the chosen tables, their partitions included, or of those that the filters leave out;
+ * rising. The array is given. */
+PEN_MUST_CHECK bool pen_publication_list(pen_pgconn *source, const pen_options *options,
+                                         bool left_out, uint32_t **oids, size_t *count,
+                                         pen_error *err);
+
 /* Checks one that is there: with filters, that it publishes just the chosen tables; without, warns
  * of tables that it leaves out; and warns when it does not publish every kind of change. */
 PEN_MUST_CHECK bool pen_publication_check(pen_pgconn *source, const pen_options *options,

@@ -1,6 +1,7 @@
 #include "apply/resume.h"
 
 #include "apply/claim.h"
+#include "apply/migration.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "apply/session.h"
@@ -339,8 +340,8 @@ static bool check_same_source(pen_pgconn *target, const pen_options *options,
     return ok;
 }
 
-static bool record_stream(pen_pgconn *target, const pen_options *options, const pen_resume *resume,
-                          pen_lsn start, pen_error *err)
+bool pen_resume_record(pen_pgconn *target, const pen_options *options, const pen_resume *resume,
+                       pen_lsn start, pen_error *err)
 {
     char system[24];
     char timeline[12];
@@ -521,7 +522,7 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
         return false;
     }
     PEN_KILL_POINT("slot-made");
-    if (!record_stream(target, options, resume, slot->confirmed_lsn, err)) {
+    if (!pen_resume_record(target, options, resume, slot->confirmed_lsn, err)) {
         return false;
     }
     resume->commit_lsn = PEN_LSN_NONE;
@@ -533,6 +534,16 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
     return true;
 }
 
+bool pen_resume_claim(pen_resume *resume, const pen_options *options, pen_pgconn *source,
+                      pen_pgconn *target, bool *knows_source, pen_error *err)
+{
+    return make_run_id(resume, err) && check_source(source, resume, err) &&
+           pen_session_may_be_replica(target, &resume->replica_role, err) &&
+           create_progress_schema(target, err) &&
+           check_same_source(target, options, resume, knows_source, err) &&
+           pen_claim_stream(target, options->name, resume->owner, err);
+}
+
 bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgconn *source,
                         pen_pgconn *target, pen_error *err)
 {
@@ -540,11 +551,8 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
     progress_state progress;
     bool has_publication = false;
     bool knows_source = false;
-    if (!make_run_id(resume, err) || !check_source(source, resume, err) ||
-        !pen_session_may_be_replica(target, &resume->replica_role, err) ||
-        !create_progress_schema(target, err) ||
-        !check_same_source(target, options, resume, &knows_source, err) ||
-        !pen_claim_stream(target, options->name, resume->owner, err) ||
+    if (!pen_resume_claim(resume, options, source, target, &knows_source, err) ||
+        !pen_migration_may_stream(target, options->name, err) ||
         !read_free_slot(source, options, resume, &slot, err) ||
         !pen_publication_exists(source, options->publication, &has_publication, err) ||
         !take_over(target, options, resume, &progress, err)) {

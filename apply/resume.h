@@ -42,4 +42,14 @@ typedef struct pen_resume {
 PEN_MUST_CHECK bool pen_resume_prepare(pen_resume *resume, const pen_options *options,
                                        pen_pgconn *source, pen_pgconn *target, pen_error *err);
 
+/* The first half of that: which source this is, the schema "penstock", and the stream's lock; what
+ * copies the data before there is a stream begins with it. *knows_source: the stream is recorded.
+ */
+PEN_MUST_CHECK bool pen_resume_claim(pen_resume *resume, const pen_options *options,
+                                     pen_pgconn *source, pen_pgconn *target, bool *knows_source,
+                                     pen_error *err);
+/* Records a stream whose slot begins at `start`, with its progress row. */
+PEN_MUST_CHECK bool pen_resume_record(pen_pgconn *target, const pen_options *options,
+                                      const pen_resume *resume, pen_lsn start, pen_error *err);
+
 #endif

@@ -37,9 +37,14 @@ static void stop_early(int signal)
     _exit(3);
 }
 
-static void stop_early_on_signals(void)
+void pen_run_stop_early_on_signals(void)
 {
     struct sigaction action = {.sa_handler = stop_early};
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     /* A log that nobody reads any more (| head, a tee that died) is no reason to end. */
@@ -312,7 +317,7 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
     *reason = PEN_REASON_FAILED;
     pen_run *run = pen_calloc(1, sizeof(*run));
     run->signal_fd = -1;
-    stop_early_on_signals();
+    pen_run_stop_early_on_signals();
     run->started_us = pen_now_us();
     run->shown_us = run->started_us;
     srandom((unsigned)run->started_us);

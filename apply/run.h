@@ -35,6 +35,10 @@ typedef struct pen_run {
     pen_progress *progress;
 } pen_run;
 
+/* While there is nothing to finish, a signal ends the process at once, with the exit code of a
+ * stop; pen_stream_run does otherwise while its threads run. */
+void pen_run_stop_early_on_signals(void);
+
 /* Runs one stream to its end: connects, checks, resumes, starts the threads, makes lost connections
  * anew, and returns when the stream was drained or has failed for good. *reason tells which end it
  * was; on false *err says what failed. */

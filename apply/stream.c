@@ -205,6 +205,7 @@ void pen_stream_destroy(pen_stream *stream)
     pen_conflicts_deinit(&stream->conflicts);
     pen_format_deinit(&stream->format);
     free(stream->meters);
+    pen_fences_deinit(&stream->fences);
     free(stream->workers);
     free(stream);
 }

@@ -34,6 +34,7 @@
 #define PEN_APPLY_STREAM_H
 
 #include "apply/dealing.h"
+#include "apply/fence.h"
 #include "apply/format.h"
 #include "apply/handover.h"
 #include "apply/onconflict.h"
@@ -66,6 +67,7 @@ typedef struct pen_stream {
     const pen_options *options;
     pen_resume resume;
     pen_format format;
+    pen_fences fences; /* what the copy has brought already; made anew between two runs */
     pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
     pen_batch_limits limits; /* of a batch */
     pen_batch_limits fill;   /* up to where one waits for more while the source is far behind */

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 /* The fields are there for programs, so they are laid down first and a long message is cut. */
 #define FIELDS_SIZE (LINE_SIZE / 2)
 #define VALUE_SIZE  512 /* of one field's text, escaped */
+
+#define FOOTER_SIZE 8192
 
 #define CUT_MARK "\xe2\x80\xa6" /* an ellipsis, where text was cut */
 
@@ -159,6 +162,12 @@ static void put_opening(line_buffer *line, pen_log_level level)
     put_text(line, json ? "\",\"message\":\"" : "] ");
 }
 
+/* What stands below the log. */
+static pthread_mutex_t footer_lock = PTHREAD_MUTEX_INITIALIZER;
+static char footer[FOOTER_SIZE];
+static size_t footer_len;
+static unsigned footer_lines;
+
 /* Nothing can be reported when standard error itself fails, so a line that will not go out is
  * given up. A reader that set the shared pipe to non-blocking gets a second to make room. */
 static void write_line(const char *text, size_t len)
@@ -177,6 +186,50 @@ static void write_line(const char *text, size_t len)
             return;
         }
     }
+}
+
+/* Under the lock: the cursor goes up to where the footer began, and all below is erased. */
+static void erase_footer(void)
+{
+    char up[32];
+    if (footer_lines > 0) {
+        int len = snprintf(up, sizeof(up), "\r\033[%uA\033[J", footer_lines);
+        write_line(up, (size_t)len);
+    }
+}
+
+/* One line of the log, above the footer if there is one. */
+static void write_above_footer(const char *text, size_t len)
+{
+    pthread_mutex_lock(&footer_lock);
+    erase_footer();
+    write_line(text, len);
+    write_line(footer, footer_len);
+    pthread_mutex_unlock(&footer_lock);
+}
+
+void pen_log_footer(const char *text, unsigned width)
+{
+    unsigned column = 0;
+    pthread_mutex_lock(&footer_lock);
+    erase_footer();
+    footer_len = 0;
+    footer_lines = 0;
+    for (; text != NULL && *text != '\0' && footer_len + 8 < sizeof(footer); text++) {
+        bool inside = ((unsigned char)*text & 0xC0) == 0x80; /* of a character in UTF-8 */
+        if (*text == '\n') {
+            footer[footer_len++] = '\n';
+            footer_lines++;
+            column = 0;
+        } else if (column + 1 < width || (inside && column < width)) {
+            footer[footer_len++] = *text;
+            column += inside ? 0 : 1;
+        } else {
+            column = width;
+        }
+    }
+    write_line(footer, footer_len);
+    pthread_mutex_unlock(&footer_lock);
 }
 
 void pen_log_fields(pen_log_level level, const char *message, const pen_log_field *fields,
@@ -201,7 +254,7 @@ void pen_log_fields(pen_log_level level, const char *message, const pen_log_fiel
     put(&line, tail.text, tail.len);
     put_text(&line, closing);
     PEN_ASSERT(!line.full);
-    write_line(line.text, line.len);
+    write_above_footer(line.text, line.len);
     errno = saved_errno;
 }
 

@@ -37,4 +37,8 @@ typedef struct pen_log_field {
 void pen_log_fields(pen_log_level level, const char *message, const pen_log_field *fields,
                     size_t field_count);
 
+/* Shows `text`, some whole lines, below the log on a terminal, in place of what it showed before;
+ * lines of the log go above it. Each is cut to `width` columns. NULL takes it away. */
+void pen_log_footer(const char *text, unsigned width);
+
 #endif

@@ -35,6 +35,8 @@ typedef enum pen_apply_form { PEN_APPLY_SETS, PEN_APPLY_ROWS } pen_apply_form;
 
 /* The commands that settings are read for; each takes some of them. */
 typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
+typedef enum pen_schema_from { PEN_SCHEMA_DUMP, PEN_SCHEMA_NONE } pen_schema_from;
+typedef enum pen_cutover_fence { PEN_CUTOVER_FENCE_NONE } pen_cutover_fence;
 
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {
@@ -55,6 +57,16 @@ typedef struct pen_options {
     pen_option_list exclude_table;
     pen_option_list schema;
     pen_option_list exclude_schema;
+    pen_schema_from schema_from;
+    char *pg_bin; /* or NULL */
+    bool no_owner;
+    bool no_acl;
+    uint64_t copy_jobs;
+    uint64_t chunk_size; /* bytes */
+    uint64_t index_jobs;
+    uint64_t index_memory; /* bytes */
+    pen_cutover_fence fence;
+    uint64_t sequence_margin;
     uint64_t workers;
     uint64_t dispatchers;
     uint64_t conflict_memory; /* bytes */

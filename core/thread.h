@@ -17,7 +17,9 @@ typedef enum pen_role {
     PEN_ROLE_DISPATCHER,
     PEN_ROLE_WORKER,
     PEN_ROLE_PROGRESS,
-    PEN_ROLE_DISK
+    PEN_ROLE_DISK,
+    PEN_ROLE_COPY,
+    PEN_ROLE_INDEX
 } pen_role;
 
 /* What the calling thread is; asserted at the entries of what only one role may call. */

@@ -1,6 +1,7 @@
 #include "io/pgconn.h"
 
 #include "core/options.h"
+#include "core/text.h"
 
 #include <libpq-fe.h>
 #include <poll.h>
@@ -143,6 +144,40 @@ bool pen_pgconn_check_conninfo(const char *conninfo, const char *side, pen_error
         side, shown);
     free(shown);
     return false;
+}
+
+/* Appends keyword='value', quoted as libpq reads it. */
+static void append_setting(pen_text *text, const char *keyword, const char *value)
+{
+    pen_text_appendf(text, "%s%s='", text->len == 0 ? "" : " ", keyword);
+    for (; *value != '\0'; value++) {
+        pen_text_appendf(text, "%s%c", *value == '\'' || *value == '\\' ? "\\" : "", *value);
+    }
+    pen_text_append(text, "'");
+}
+
+bool pen_pgconn_split_conninfo(const char *conninfo, const char *side, char **rest, char **password,
+                               pen_error *err)
+{
+    if (!pen_pgconn_check_conninfo(conninfo, side, err)) {
+        return false;
+    }
+    PQconninfoOption *parsed = PQconninfoParse(conninfo, NULL);
+    pen_text text = {0};
+    *password = NULL;
+    for (PQconninfoOption *option = parsed; option != NULL && option->keyword != NULL; option++) {
+        if (option->val == NULL) {
+            continue;
+        }
+        if (strcmp(option->keyword, "password") == 0) {
+            *password = pen_strdup(option->val);
+        } else if (option->dispchar[0] != '*') {
+            append_setting(&text, option->keyword, option->val);
+        }
+    }
+    PQconninfoFree(parsed);
+    *rest = pen_text_take(&text);
+    return true;
 }
 
 /* Adds `keyword=value` behind what the operator wrote, unless the operator wrote it already. */
@@ -358,6 +393,10 @@ pen_result_status pen_pgresult_status(const pen_pgresult *result)
         return PEN_RESULT_SKIPPED;
     case PGRES_COPY_BOTH:
         return PEN_RESULT_COPY_BOTH;
+    case PGRES_COPY_IN:
+        return PEN_RESULT_COPY_IN;
+    case PGRES_COPY_OUT:
+        return PEN_RESULT_COPY_OUT;
     default:
         return PEN_RESULT_ERROR;
     }
@@ -434,7 +473,8 @@ bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int va
     }
     pen_pgresult *given = (pen_pgresult *)(void *)res;
     pen_result_status status = pen_pgresult_status(given);
-    if (status != PEN_RESULT_OK && status != PEN_RESULT_COPY_BOTH) {
+    if (status != PEN_RESULT_OK && status != PEN_RESULT_COPY_BOTH && status != PEN_RESULT_COPY_IN &&
+        status != PEN_RESULT_COPY_OUT) {
         pen_pgresult_error(given, what, err);
         pen_error_context(err, "%s", conn->side);
         pen_pgresult_clear(given);
@@ -539,10 +579,11 @@ bool pen_pgconn_send_sync(pen_pgconn *conn, pen_error *err)
     return PQpipelineSync(conn->pg) == 1 || pen_pgconn_error(conn, "send", err);
 }
 
-pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
+static pen_copy_state get_copy_data(pen_pgconn *conn, bool wait, uint8_t **data, size_t *size,
+                                    pen_error *err)
 {
     char *buffer = NULL;
-    int len = PQgetCopyData(conn->pg, &buffer, 1);
+    int len = PQgetCopyData(conn->pg, &buffer, wait ? 0 : 1);
     if (len > 0) {
         *data = (uint8_t *)buffer;
         *size = (size_t)len;
@@ -556,6 +597,16 @@ pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *siz
     }
     pen_pgconn_error(conn, "read the stream", err);
     return PEN_COPY_FAILED;
+}
+
+pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
+{
+    return get_copy_data(conn, false, data, size, err);
+}
+
+pen_copy_state pen_pgconn_copy_wait(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
+{
+    return get_copy_data(conn, true, data, size, err);
 }
 
 void pen_pgconn_copy_free(uint8_t *data)
@@ -572,6 +623,38 @@ bool pen_pgconn_copy_put(pen_pgconn *conn, const uint8_t *data, size_t size, pen
 bool pen_pgconn_copy_end(pen_pgconn *conn, pen_error *err)
 {
     return PQputCopyEnd(conn->pg, NULL) >= 0 || pen_pgconn_error(conn, "end the stream", err);
+}
+
+bool pen_pgconn_copy_finish(pen_pgconn *conn, const char *what, int64_t *rows, pen_error *err)
+{
+    bool ok = true;
+    bool any = false;
+    *rows = 0;
+    for (PGresult *res; (res = PQgetResult(conn->pg)) != NULL; PQclear(res)) {
+        pen_pgresult *given = (pen_pgresult *)(void *)res;
+        any = true;
+        if (ok && pen_pgresult_status(given) != PEN_RESULT_OK) {
+            ok = pen_pgresult_error(given, what, err);
+            pen_error_context(err, "%s", conn->side);
+        } else if (ok) {
+            *rows = pen_pgresult_affected(given);
+        }
+        if (PQstatus(conn->pg) != CONNECTION_OK) {
+            PQclear(res);
+            return ok ? pen_pgconn_error(conn, what, err) : false;
+        }
+    }
+    return any ? ok : pen_pgconn_error(conn, what, err);
+}
+
+void pen_pgconn_cancel(const pen_pgconn *conn)
+{
+    char words[256];
+    PGcancel *cancel = PQgetCancel(conn->pg);
+    if (cancel != NULL) {
+        (void)PQcancel(cancel, words, sizeof(words));
+        PQfreeCancel(cancel);
+    }
 }
 
 static bool keep_quoted(pen_pgconn *conn, char *escaped, const char *text, char **quoted,

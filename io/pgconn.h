@@ -25,6 +25,12 @@ typedef struct pen_pgconn_options {
 PEN_MUST_CHECK bool pen_pgconn_check_conninfo(const char *conninfo, const char *side,
                                               pen_error *err);
 
+/* Gives `conninfo` as keywords and values without its password, for another program's arguments,
+ * and that password, or NULL, for its environment; free() both. Other secrets (sslpassword) are
+ * left out. Errors: as pen_pgconn_check_conninfo. */
+PEN_MUST_CHECK bool pen_pgconn_split_conninfo(const char *conninfo, const char *side, char **rest,
+                                              char **password, pen_error *err);
+
 /* Connects and runs the setup; waits up to the string's connect_timeout, or 30 s.
  * Errors: PEN_ERROR_CONFIG for a string that cannot be read, else as classified from SQLSTATE and
  * text. */
@@ -67,6 +73,8 @@ typedef enum pen_result_status {
     PEN_RESULT_SYNC,    /* the answer to pen_pgconn_send_sync */
     PEN_RESULT_SKIPPED, /* not executed: something before it in the pipeline failed */
     PEN_RESULT_COPY_BOTH,
+    PEN_RESULT_COPY_IN,
+    PEN_RESULT_COPY_OUT,
     PEN_RESULT_ERROR
 } pen_result_status;
 pen_result_status pen_pgresult_status(const pen_pgresult *result);
@@ -106,7 +114,7 @@ PEN_MUST_CHECK bool pen_pgconn_send_execute(pen_pgconn *conn, const char *name, 
 PEN_MUST_CHECK bool pen_pgconn_send_flush_request(pen_pgconn *conn, pen_error *err);
 PEN_MUST_CHECK bool pen_pgconn_send_sync(pen_pgconn *conn, pen_error *err);
 
-/* CopyBoth mode, for the replication stream. */
+/* CopyBoth mode, for the replication stream, and COPY's two halves. */
 typedef enum pen_copy_state {
     PEN_COPY_DATA,
     PEN_COPY_NOTHING, /* nothing is there now */
@@ -117,9 +125,20 @@ typedef enum pen_copy_state {
 PEN_MUST_CHECK pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size,
                                                   pen_error *err);
 void pen_pgconn_copy_free(uint8_t *data);
+/* The same, and waits where there is nothing yet; for connections that are not non-blocking. */
+PEN_MUST_CHECK pen_copy_state pen_pgconn_copy_wait(pen_pgconn *conn, uint8_t **data, size_t *size,
+                                                   pen_error *err);
 PEN_MUST_CHECK bool pen_pgconn_copy_put(pen_pgconn *conn, const uint8_t *data, size_t size,
                                         pen_error *err);
 PEN_MUST_CHECK bool pen_pgconn_copy_end(pen_pgconn *conn, pen_error *err);
+/* Behind the data of a COPY, in either direction: waits for the server's last word. *rows is what
+ * it counted. `what` names the COPY. Errors: as pen_pgconn_exec's. */
+PEN_MUST_CHECK bool pen_pgconn_copy_finish(pen_pgconn *conn, const char *what, int64_t *rows,
+                                           pen_error *err);
+
+/* Any thread: asks the server to give up what it executes for `conn`, which must stay open
+ * meanwhile. Whether it did shows there. */
+void pen_pgconn_cancel(const pen_pgconn *conn);
 
 /* Quoted as an identifier or literal by libpq's own functions; gives memory that free() takes.
  * Aborts only when memory runs out: text that is not in the connection's encoding is an error. */

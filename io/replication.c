@@ -101,6 +101,36 @@ static char *quote_with(const char *text, char quote)
     return quoted;
 }
 
+bool pen_replication_create_slot(pen_replication *rep, pen_lsn *lsn, char *snapshot, size_t size,
+                                 pen_error *err)
+{
+    char *slot = quote_with(rep->slot, '"');
+    char command[256];
+    pen_pgresult *res = NULL;
+    /* The form that servers since 14 understand. */
+    snprintf(command, sizeof(command),
+             "CREATE_REPLICATION_SLOT %s LOGICAL pgoutput EXPORT_SNAPSHOT", slot);
+    free(slot);
+    if (!pen_pgconn_exec(rep->conn, "create the replication slot", command, 0, NULL, &res, err)) {
+        if (strcmp(err->sqlstate, "42501") == 0) {
+            pen_error_context(
+                err, "this user lacks the right to replicate; run ALTER ROLE … REPLICATION "
+                     "on the source (on RDS: GRANT rds_replication)");
+        }
+        return false;
+    }
+    const char *at = pen_pgresult_named(res, 0, "consistent_point");
+    const char *name = pen_pgresult_named(res, 0, "snapshot_name");
+    bool ok = at != NULL && name != NULL && pen_lsn_parse(at, lsn);
+    if (ok) {
+        snprintf(snapshot, size, "%s", name);
+    }
+    pen_pgresult_clear(res);
+    return ok || pen_error_set(err, PEN_ERROR_FATAL,
+                               "source: the new slot came without a position or a snapshot; "
+                               "connect directly to a PostgreSQL server, not to a pooler");
+}
+
 bool pen_replication_start(pen_replication *rep, pen_lsn start, bool binary, pen_error *err)
 {
     char *slot = quote_with(rep->slot, '"');

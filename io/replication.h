@@ -33,6 +33,11 @@ typedef struct pen_replication_options {
 PEN_MUST_CHECK bool pen_replication_open(const pen_replication_options *options,
                                          pen_replication **rep, pen_source_identity *identity,
                                          pen_error *err);
+/* Makes the slot; *lsn is where its stream begins. `snapshot` receives the name of the snapshot of
+ * that very moment, which lives until the next command on this connection. Waits for the
+ * transactions that are open on the source. */
+PEN_MUST_CHECK bool pen_replication_create_slot(pen_replication *rep, pen_lsn *lsn, char *snapshot,
+                                                size_t size, pen_error *err);
 /* Starts the stream at `start` or the slot's confirmed position, whichever is later, with rows in
  * `binary` (of a type that has no binary form still as text) or as text; the connection is then
  * non-blocking. */

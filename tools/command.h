@@ -16,6 +16,12 @@
  * Each returns the exit code: 0 done; 1 failed; 2 usage or configuration; 3 stopped by a signal,
  * with its state saved; 4 differences found. */
 
+/* Schema, copy, indexes and stream, in one command that goes on where it was. */
+int pen_command_migrate(int argc, char **argv);
+/* The schema and the copy alone. */
+int pen_command_copy(int argc, char **argv);
+/* Drains the stream, and makes the target ready for writes. */
+int pen_command_cutover(int argc, char **argv);
 /* The change stream alone, into tables that are there already. */
 int pen_command_stream(int argc, char **argv);
 

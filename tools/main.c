@@ -20,8 +20,14 @@ typedef struct command {
 } command;
 
 static const command commands[] = {
+    {"migrate", "make the schema, copy the tables, build the indexes, and apply the changes since",
+     "[FLAGS]", pen_options_help, pen_command_migrate},
+    {"copy", "make the schema and copy the tables alone", "[FLAGS]", pen_options_help,
+     pen_command_copy},
     {"stream", "apply the source's changes to tables that are in the target already", "[FLAGS]",
      pen_options_help, pen_command_stream},
+    {"cutover", "bring the target to the source's present state, and make it ready for writes",
+     "[FLAGS]", pen_options_help, pen_command_cutover},
     {"inspect", "print a checkpoint, a spool segment or a captured stream in words",
      "FILE [--summary] [--json]", pen_inspect_help, pen_command_inspect},
     {"simulate", "tell how fast a captured stream could be applied, and what limits it",

@@ -130,8 +130,9 @@ class Penstock:
         }
         env = changed.pop("env", None)
         preexec = changed.pop("preexec", None)  # runs in the new process before penstock
+        command = changed.pop("command", "stream")
         options |= {name.replace("_", "-"): value for name, value in changed.items()}
-        arguments = ["stream"]
+        arguments = [command]
         for name, value in options.items():
             if value is not None:
                 arguments += [f"--{name}", str(value)]

@@ -1,0 +1,509 @@
+#include "apply/checks.h"
+
+#include "apply/dump.h"
+#include "apply/preflight.h"
+#include "apply/publication.h"
+#include "core/log.h"
+#include "core/text.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Tables whose emptiness is asked for in one query. */
+#define ASKED_AT_ONCE 200
+
+/* What is wrong so far. */
+typedef struct findings {
+    unsigned count;
+    pen_error first;
+} findings;
+
+static void PEN_PRINTF(2, 3) fail(findings *found, const char *fmt, ...)
+{
+    char words[1500];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(words, sizeof(words), fmt, args);
+    va_end(args);
+    pen_log(PEN_LOG_WARN, "check: %s", words);
+    if (found->count++ == 0) {
+        pen_error_set(&found->first, PEN_ERROR_FATAL, "%s", words);
+    }
+}
+
+/* Runs a query whose first row's first column is text or NULL; *text is given, or NULL. */
+static bool ask(pen_pgconn *conn, const char *what, const char *sql, const char *value, char **text,
+                pen_error *err)
+{
+    const char *const values[] = {value};
+    pen_pgresult *res = NULL;
+    *text = NULL;
+    if (!pen_pgconn_exec(conn, what, sql, value == NULL ? 0 : 1, values, &res, err)) {
+        return false;
+    }
+    const char *found = pen_pgresult_rows(res) == 0 ? NULL : pen_pgresult_value(res, 0, 0);
+    *text = found == NULL ? NULL : pen_strdup(found);
+    pen_pgresult_clear(res);
+    return true;
+}
+
+#define USER_SCHEMA(n)                                                                             \
+    n " NOT IN ('pg_catalog', 'information_schema', 'penstock') AND " n " !~ '^pg_(toast|temp)'"
+
+/* The source */
+
+static bool check_slots(pen_migration *migration, findings *found, pen_error *err)
+{
+    const char *const values[] = {migration->options->slot};
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(
+            migration->source, "look for room for a slot",
+            "SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots) AS used,"
+            " pg_catalog.current_setting('max_replication_slots') AS slots,"
+            " EXISTS (SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1) AS there,"
+            " (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles"
+            "  WHERE rolname = current_user) OR EXISTS (SELECT 1 FROM pg_catalog.pg_roles"
+            "  WHERE rolname = 'rds_replication' AND pg_catalog.pg_has_role(oid, 'USAGE')) AS may",
+            1, values, &res, err)) {
+        return false;
+    }
+    if (pen_pgresult_named(res, 0, "there")[0] == 't') {
+        fail(found,
+             "source: there is a replication slot \"%s\" already, whose snapshot cannot be had any "
+             "more: name another one by --slot or --name, or drop it: SELECT "
+             "pg_drop_replication_slot('%s')",
+             values[0], values[0]);
+    } else if (atoi(pen_pgresult_named(res, 0, "used")) >=
+               atoi(pen_pgresult_named(res, 0, "slots"))) {
+        fail(found,
+             "source: all %s replication slots are in use; drop one that nobody needs, or raise "
+             "max_replication_slots and restart the server",
+             pen_pgresult_named(res, 0, "slots"));
+    }
+    if (pen_pgresult_named(res, 0, "may")[0] != 't') {
+        fail(found, "source: this user lacks the right to replicate; run ALTER ROLE … REPLICATION "
+                    "there (on RDS: GRANT rds_replication)");
+    }
+    pen_pgresult_clear(res);
+    return true;
+}
+
+static bool check_publication(pen_migration *migration, findings *found, bool *created,
+                              pen_error *err)
+{
+    bool exists = false;
+    pen_error why;
+    if (!pen_publication_exists(migration->source, migration->options->publication, &exists, err)) {
+        return false;
+    }
+    bool ok = exists ? pen_publication_check(migration->source, migration->options, &why)
+                     : pen_publication_create(migration->source, migration->options, &why);
+    if (!ok && why.kind == PEN_ERROR_RETRY) {
+        *err = why;
+        return false;
+    }
+    *created = ok && !exists;
+    if (!ok) {
+        fail(found, "%s", why.text);
+        found->first.kind = found->count == 1 ? why.kind : found->first.kind;
+    }
+    return true;
+}
+
+static bool drop_publication(pen_migration *migration, pen_error *err)
+{
+    char *name = NULL;
+    pen_text sql = {0};
+    if (!pen_pgconn_quote_identifier(migration->source, migration->options->publication, &name,
+                                     err)) {
+        return false;
+    }
+    pen_text_appendf(&sql, "DROP PUBLICATION %s", name);
+    char *query = pen_text_take(&sql);
+    bool ok = pen_pgconn_exec(migration->source, "drop the publication that was made for nothing",
+                              query, 0, NULL, NULL, err);
+    free(query);
+    free(name);
+    return ok;
+}
+
+/* What makes the creation of a slot wait. */
+static bool warn_of_old_transactions(pen_migration *migration, pen_error *err)
+{
+    char *oldest = NULL;
+    if (!ask(migration->source, "look for old transactions",
+             "SELECT pg_catalog.string_agg(w, '; ') FROM ("
+             " SELECT 'process ' || pid || ' (' || COALESCE(usename::text, '') || ', since '"
+             "  || xact_start || ')' AS w FROM pg_catalog.pg_stat_activity"
+             "  WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '1 min'"
+             " UNION ALL SELECT 'prepared transaction ' || pg_catalog.quote_literal(gid)"
+             "  || ' (since ' || prepared || ')' FROM pg_catalog.pg_prepared_xacts"
+             "  WHERE database = pg_catalog.current_database() LIMIT 10) o",
+             NULL, &oldest, err)) {
+        return false;
+    }
+    if (oldest != NULL) {
+        pen_log(PEN_LOG_WARN,
+                "check: source: the slot can only be made when these open transactions have ended: "
+                "%s",
+                oldest);
+    }
+    free(oldest);
+    return true;
+}
+
+/* What logical replication leaves out. */
+static bool name_left_out(pen_migration *migration, pen_error *err)
+{
+    static const struct {
+        const char *sql;
+        const char *words;
+    } kinds[] = {
+        {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
+         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+         " WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND " USER_SCHEMA("n.nspname"),
+         "unlogged tables are made on the target, but their rows are not copied, because no stream "
+         "has their changes"},
+        {"SELECT pg_catalog.count(*) || ' of them' FROM pg_catalog.pg_largeobject_metadata"
+         " HAVING pg_catalog.count(*) > 0",
+         "large objects are in no stream and are not copied; move them into bytea columns, or copy "
+         "them yourself after the cutover"},
+        {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
+         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+         " WHERE c.relkind = 'f' AND " USER_SCHEMA("n.nspname"),
+         "foreign tables are made on the target, with the servers that they name; user mappings "
+         "come with them only where this user may see them"},
+        {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
+         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+         " WHERE c.relkind = 'm' AND " USER_SCHEMA("n.nspname"),
+         "materialised views are made empty on the target and filled at the cutover"},
+    };
+    for (size_t i = 0; i < PEN_COUNTOF(kinds); i++) {
+        char *names = NULL;
+        if (!ask(migration->source, "look for what is not replicated", kinds[i].sql, NULL, &names,
+                 err)) {
+            return false;
+        }
+        if (names != NULL) {
+            pen_log(PEN_LOG_WARN, "check: %s: %.800s", kinds[i].words, names);
+        }
+        free(names);
+    }
+    return true;
+}
+
+/* The target */
+
+static bool check_extensions(pen_migration *migration, findings *found, pen_error *err)
+{
+    char *names = NULL;
+    char *missing = NULL;
+    bool ok = ask(migration->source, "list the extensions",
+                  "SELECT pg_catalog.array_agg(extname::text) FROM pg_catalog.pg_extension", NULL,
+                  &names, err) &&
+              (names == NULL ||
+               ask(migration->target, "look for the extensions",
+                   "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
+                   " WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_available_extensions e"
+                   "  WHERE e.name = w)",
+                   names, &missing, err));
+    if (ok && missing != NULL) {
+        fail(found,
+             "target: the source has extensions that are not to be had there: %s; install them on "
+             "the target's server, or drop them on the source",
+             missing);
+    }
+    free(names);
+    free(missing);
+    return ok;
+}
+
+/* The published tables as two arrays, for the target to be asked about. */
+static bool list_published(pen_migration *migration, pen_pgresult **tables, pen_error *err)
+{
+    const char *const values[] = {migration->options->publication};
+    return pen_pgconn_exec(migration->source, "list the published tables",
+                           "SELECT COALESCE(pg_catalog.array_agg(schemaname::text), '{}'),"
+                           " COALESCE(pg_catalog.array_agg(tablename::text), '{}')"
+                           " FROM pg_catalog.pg_publication_tables WHERE pubname = $1",
+                           1, values, tables, err);
+}
+
+static bool check_absent(pen_migration *migration, const pen_pgresult *tables, findings *found,
+                         pen_error *err)
+{
+    const char *const values[] = {pen_pgresult_value(tables, 0, 0),
+                                  pen_pgresult_value(tables, 0, 1)};
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(
+            migration->target, "look for tables that are there already",
+            "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', w.s, w.t), ', '),"
+            " NOT pg_catalog.has_schema_privilege('public', 'CREATE') AND 'public' = "
+            "ANY($1::text[])"
+            "  AS closed, pg_catalog.quote_ident(current_user)"
+            " FROM unnest($1::text[], $2::text[]) w(s, t)"
+            " WHERE pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t)) IS NOT NULL",
+            2, values, &res, err)) {
+        return false;
+    }
+    const char *there = pen_pgresult_value(res, 0, 0);
+    const char *user = pen_pgresult_value(res, 0, 2);
+    if (there != NULL) {
+        fail(found,
+             "target: these tables are there already: %.600s; drop them, or empty them and use "
+             "--schema-from none",
+             there);
+    }
+    if (pen_pgresult_value(res, 0, 1)[0] == 't') {
+        fail(
+            found,
+            "target: this user may not create tables in the schema public; run there: GRANT CREATE "
+            "ON SCHEMA public TO %s",
+            user);
+    }
+    pen_pgresult_clear(res);
+    return true;
+}
+
+/* Names the first rows' tables. */
+static bool check_empty_some(pen_migration *migration, const pen_pgresult *quoted, int from, int to,
+                             findings *found, pen_error *err)
+{
+    pen_text sql = {0};
+    pen_pgresult *res = NULL;
+    for (int row = from; row < to; row++) {
+        pen_text_appendf(&sql, "%sSELECT %d WHERE EXISTS (SELECT 1 FROM ONLY %s)",
+                         row == from ? "" : " UNION ALL ", row, pen_pgresult_value(quoted, row, 0));
+    }
+    char *query = pen_text_take(&sql);
+    bool ok = pen_pgconn_exec(migration->target, "look for rows there", query, 0, NULL, &res, err);
+    if (ok && pen_pgresult_rows(res) > 0) {
+        fail(found,
+             "target: the table %s is not empty; the copy needs empty tables: run there: TRUNCATE "
+             "%s",
+             pen_pgresult_value(quoted, atoi(pen_pgresult_value(res, 0, 0)), 0),
+             pen_pgresult_value(quoted, atoi(pen_pgresult_value(res, 0, 0)), 0));
+    }
+    pen_pgresult_clear(res);
+    free(query);
+    return ok;
+}
+
+static bool check_empty(pen_migration *migration, const pen_pgresult *tables, findings *found,
+                        pen_error *err)
+{
+    const char *const values[] = {pen_pgresult_value(tables, 0, 0),
+                                  pen_pgresult_value(tables, 0, 1)};
+    pen_pgresult *quoted = NULL;
+    if (!pen_pgconn_exec(migration->target, "list the tables there",
+                         "SELECT pg_catalog.format('%I.%I', w.s, w.t)"
+                         " FROM unnest($1::text[], $2::text[]) w(s, t)"
+                         " WHERE pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))"
+                         "  IS NOT NULL",
+                         2, values, &quoted, err)) {
+        return false;
+    }
+    int rows = pen_pgresult_rows(quoted);
+    bool ok = true;
+    for (int from = 0; ok && from < rows; from += ASKED_AT_ONCE) {
+        int to = from + ASKED_AT_ONCE < rows ? from + ASKED_AT_ONCE : rows;
+        ok = check_empty_some(migration, quoted, from, to, found, err);
+    }
+    pen_pgresult_clear(quoted);
+    return ok;
+}
+
+/* Rows are copied in parallel and in any order: nothing may look from one to the other. */
+static bool check_asleep(pen_migration *migration, const pen_pgresult *tables, findings *found,
+                         pen_error *err)
+{
+    const char *const values[] = {pen_pgresult_value(tables, 0, 0),
+                                  pen_pgresult_value(tables, 0, 1),
+                                  migration->resume.replica_role ? "RA" : "OA"};
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(
+            migration->target, "look for triggers",
+            "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I (%s)', w.s, w.t,"
+            "  COALESCE(k.conname, g.tgname)), ', ')"
+            " FROM unnest($1::text[], $2::text[]) w(s, t)"
+            " JOIN pg_catalog.pg_trigger g ON g.tgrelid ="
+            "  pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))"
+            " LEFT JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint"
+            " WHERE pg_catalog.strpos($3, g.tgenabled::text) > 0",
+            3, values, &res, err)) {
+        return false;
+    }
+    const char *awake = pen_pgresult_value(res, 0, 0);
+    if (awake != NULL) {
+        fail(found,
+             "target: foreign keys or triggers of these tables would be at work during the copy: "
+             "%.600s; drop the foreign keys (cutover does not make them anew with --schema-from "
+             "none) and run ALTER TABLE … DISABLE TRIGGER USER",
+             awake);
+    }
+    pen_pgresult_clear(res);
+    return true;
+}
+
+static bool check_tables(pen_migration *migration, findings *found, pen_error *err)
+{
+    pen_pgresult *tables = NULL;
+    pen_error why;
+    if (!list_published(migration, &tables, err)) {
+        return false;
+    }
+    bool ok = true;
+    if (migration->options->schema_from == PEN_SCHEMA_DUMP) {
+        ok = check_absent(migration, tables, found, err);
+    } else if (!pen_preflight_tables(migration->options->publication, migration->source,
+                                     migration->target, &why)) {
+        ok = why.kind != PEN_ERROR_RETRY;
+        *err = why;
+        fail(found, "%s", why.text);
+    } else {
+        ok = check_empty(migration, tables, found, err) &&
+             check_asleep(migration, tables, found, err);
+    }
+    pen_pgresult_clear(tables);
+    return ok;
+}
+
+static bool check_programs(pen_migration *migration, findings *found)
+{
+    pen_dump_programs programs;
+    pen_error why;
+    if (migration->options->schema_from != PEN_SCHEMA_DUMP) {
+        return true;
+    }
+    if (!pen_dump_find(migration->options, pen_pgconn_server_version(migration->source), &programs,
+                       &why)) {
+        fail(found, "%s", why.text);
+        found->first.kind = found->count == 1 ? why.kind : found->first.kind;
+        return true;
+    }
+    pen_log(PEN_LOG_INFO, "the schema is dumped by %s, version %d", programs.dump, programs.major);
+    return true;
+}
+
+bool pen_checks_run(pen_migration *migration, pen_error *err)
+{
+    findings found = {0};
+    bool dumps = migration->options->schema_from == PEN_SCHEMA_DUMP;
+    if (!check_slots(migration, &found, err) || !check_programs(migration, &found) ||
+        (dumps && !check_extensions(migration, &found, err)) ||
+        !warn_of_old_transactions(migration, err) || !name_left_out(migration, err)) {
+        return false;
+    }
+    /* The publication is the one thing that is made here: when nothing else is wrong, and not to
+     * stay when it is for nothing. */
+    bool created = false;
+    if (found.count == 0 && (!check_publication(migration, &found, &created, err) ||
+                             (found.count == 0 && !check_tables(migration, &found, err)) ||
+                             (found.count > 0 && created && !drop_publication(migration, err)))) {
+        return false;
+    }
+    if (found.count > 0) {
+        *err = found.first;
+        return found.count == 1
+                   ? false
+                   : pen_error_context(err, "%u checks failed; the first", found.count);
+    }
+    return true;
+}
+
+/* Roles */
+
+/* $1 all names. Those that the target's role may not act for, or that are not there. */
+static const char *const not_ours_sql =
+    "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
+    " LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w"
+    " WHERE r.oid IS NULL OR NOT pg_catalog.pg_has_role(r.oid, 'MEMBER')";
+static const char *const not_there_sql =
+    "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
+    " WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = w)";
+
+static const char *const owners_sql =
+    "SELECT pg_catalog.array_agg(DISTINCT r.rolname::text) FROM ("
+    " SELECT relowner AS o FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+    "  ON n.oid = c.relnamespace WHERE " USER_SCHEMA(
+        "n.nspname") " UNION SELECT proowner FROM pg_catalog.pg_proc p JOIN "
+                     "pg_catalog.pg_namespace n"
+                     "  ON n.oid = p.pronamespace WHERE " USER_SCHEMA(
+                         "n.nspname") "  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d "
+                                      "WHERE d.deptype = 'e'"
+                                      "   AND d.classid = 'pg_catalog.pg_proc'::regclass AND "
+                                      "d.objid = p.oid)"
+                                      " UNION SELECT typowner FROM pg_catalog.pg_type t JOIN "
+                                      "pg_catalog.pg_namespace n"
+                                      "  ON n.oid = t.typnamespace WHERE " USER_SCHEMA(
+                                          "n.nspname") "  AND NOT EXISTS (SELECT 1 FROM "
+                                                       "pg_catalog.pg_depend d WHERE d.deptype = "
+                                                       "'e'"
+                                                       "   AND d.classid = "
+                                                       "'pg_catalog.pg_type'::regclass AND d.objid "
+                                                       "IN (t.oid, t.typelem))"
+                                                       " UNION SELECT nspowner FROM "
+                                                       "pg_catalog.pg_namespace n "
+                                                       "WHERE " USER_SCHEMA(
+                                                           "n.nspname") "  AND n.nspname <> "
+                                                                        "'public') a JOIN "
+                                                                        "pg_catalog.pg_roles r ON "
+                                                                        "r.oid = a.o";
+
+static const char *const grantees_sql =
+    "SELECT pg_catalog.array_agg(DISTINCT r.rolname::text) FROM ("
+    " SELECT (pg_catalog.aclexplode(relacl)).grantee AS g FROM pg_catalog.pg_class c"
+    "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE " USER_SCHEMA(
+        "n.nspname") " UNION SELECT (pg_catalog.aclexplode(nspacl)).grantee FROM "
+                     "pg_catalog.pg_namespace n"
+                     "  WHERE " USER_SCHEMA(
+                         "n.nspname") " UNION SELECT (pg_catalog.aclexplode(proacl)).grantee FROM "
+                                      "pg_catalog.pg_proc p"
+                                      "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
+                                      "WHERE " USER_SCHEMA(
+                                          "n.nspname") " UNION SELECT "
+                                                       "(pg_catalog.aclexplode(defaclacl)).grantee "
+                                                       "FROM pg_catalog.pg_default_acl"
+                                                       ") a JOIN pg_catalog.pg_roles r ON r.oid = "
+                                                       "a.g WHERE r.rolname !~ '^pg_'";
+
+/* *keep: none of the roles that `list_sql` gives on the source is in the way on the target. */
+static bool may_keep(pen_migration *migration, const char *list_sql, const char *obstacle_sql,
+                     const char *option, const char *words, bool *keep, pen_error *err)
+{
+    char *names = NULL;
+    char *obstacle = NULL;
+    if (!ask(migration->source, "list the roles", list_sql, NULL, &names, err)) {
+        return false;
+    }
+    bool ok = names == NULL ||
+              ask(migration->target, "look for the roles", obstacle_sql, names, &obstacle, err);
+    *keep = ok && obstacle == NULL;
+    if (ok && obstacle != NULL) {
+        pen_log(PEN_LOG_WARN,
+                "check: %s: %.600s; to keep them, make these roles on the target (with "
+                "this user as a member) and begin anew; %s says that it is meant so",
+                words, obstacle, option);
+    }
+    free(names);
+    free(obstacle);
+    return ok;
+}
+
+bool pen_checks_roles(pen_migration *migration, bool *owners, bool *grants, pen_error *err)
+{
+    *owners = false;
+    *grants = false;
+    return (migration->options->no_owner ||
+            may_keep(
+                migration, owners_sql, not_ours_sql, "--no-owner",
+                "all objects will belong to the target's user, because it may not give them to "
+                "their owners on the source",
+                owners, err)) &&
+           (migration->options->no_acl ||
+            may_keep(migration, grantees_sql, not_there_sql, "--no-acl",
+                     "grants are left out, because the target does not know who they are for",
+                     grants, err));
+}

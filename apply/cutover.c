@@ -1,0 +1,268 @@
+#include "apply/cutover.h"
+
+#include "apply/migration.h"
+#include "apply/schema.h"
+#include "apply/sequences.h"
+#include "core/kill_point.h"
+#include "core/log.h"
+#include "core/sql_scan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* For a "penstock migrate" that finishes what is in flight. */
+#define HAND_OVER_MS (10 * 60 * 1000)
+
+/* What the report tells. */
+typedef struct tally {
+    uint64_t sequences;
+    uint64_t objects;
+    uint64_t foreign_keys;
+    uint64_t views;
+} tally;
+
+static bool exec(pen_pgconn *conn, const char *what, const char *sql, pen_error *err)
+{
+    return pen_pgconn_exec(conn, what, sql, 0, NULL, NULL, err);
+}
+
+static bool count_unbuilt(pen_migration *migration, pen_error *err)
+{
+    const char *const values[] = {migration->options->name};
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(migration->target, "look for indexes that are not built",
+                         "SELECT count(*), min(object) FROM penstock.schema_item"
+                         " WHERE name = $1 AND step < 3 AND NOT done HAVING count(*) > 0",
+                         1, values, &res, err)) {
+        return false;
+    }
+    bool ok = pen_pgresult_rows(res) == 0 ||
+              pen_error_set(err, PEN_ERROR_CONFIG,
+                            "target: %s objects are not made yet, %s first: go on with \"penstock "
+                            "migrate\" until it says that it is ready for the cutover",
+                            pen_pgresult_value(res, 0, 0), pen_pgresult_value(res, 0, 1));
+    pen_pgresult_clear(res);
+    return ok;
+}
+
+static bool look_at_start(pen_migration *migration, pen_error *err)
+{
+    if (migration->phase < PEN_PHASE_STREAM) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "there is no migration \"%s\" that could be cut over: its phase is "
+                             "\"%s\"; run \"penstock migrate\" until it is ready",
+                             migration->options->name, pen_phase_name(migration->phase));
+    }
+    if (migration->phase == PEN_PHASE_DONE) {
+        return pen_error_set(err, PEN_ERROR_CONFIG, "the cutover of \"%s\" is done already",
+                             migration->options->name);
+    }
+    return count_unbuilt(migration, err);
+}
+
+/* Everything that the source has committed by now goes to the target; *again: that was done by an
+ * earlier run of the cutover. */
+static bool drain(const pen_options *options, bool *again, pen_stop_reason *reason, pen_error *err)
+{
+    pen_migration *migration = NULL;
+    pen_options until_now = *options;
+    if (!pen_statedir_take_over(options->dir, HAND_OVER_MS, err) ||
+        !pen_migration_open(options, &migration, err)) {
+        return false;
+    }
+    bool ok = look_at_start(migration, err);
+    *again = migration->phase == PEN_PHASE_CUTOVER;
+    pen_migration_close(migration);
+    if (!ok || *again) {
+        if (ok) {
+            pen_log(PEN_LOG_WARN, "going on with a cutover that was interrupted: what the source "
+                                  "has written since it began is not applied any more");
+        }
+        return ok;
+    }
+    pen_log(PEN_LOG_WARN, "no fence: nothing keeps writers away from the source; what they commit "
+                          "from now on is lost");
+    until_now.stop_when_caught_up = true;
+    until_now.stop_at = PEN_LSN_NONE;
+    ok = pen_stream_run(&until_now, reason, err);
+    pen_run_stop_early_on_signals();
+    return ok;
+}
+
+/* A foreign key is made without a look at the rows, which is quick; that look comes at the end. */
+static bool make_foreign_key(pen_migration *migration, const pen_schema_item *item, pen_error *err)
+{
+    char *not_valid = NULL;
+    char *validate = NULL;
+    char what[300];
+    if (!pen_sql_read_foreign_key(item->sql, &not_valid, &validate)) {
+        return pen_schema_make_one(migration->target, migration->options->name, item, err);
+    }
+    snprintf(what, sizeof(what), "make %.280s", item->object);
+    bool ok = exec(migration->target, what, not_valid != NULL ? not_valid : item->sql, err) ||
+              strcmp(err->sqlstate, "42710") == 0; /* by an earlier run */
+    /* Partitioned tables take none before version 18 that is not valid. */
+    bool whole =
+        !ok && (strcmp(err->sqlstate, "0A000") == 0 || strcmp(err->sqlstate, "42809") == 0);
+    if (whole) {
+        ok = pen_schema_make_one(migration->target, migration->options->name, item, err);
+    } else if (ok && not_valid == NULL) {
+        ok = pen_schema_done(migration->target, migration->options->name, item, err);
+    }
+    free(not_valid);
+    free(validate);
+    return ok;
+}
+
+static bool is_foreign_key(const pen_schema_item *item)
+{
+    return strcmp(item->kind, "FK CONSTRAINT") == 0;
+}
+
+static bool make_waiting(pen_migration *migration, tally *made, pen_error *err)
+{
+    pen_schema_items items;
+    bool ok = exec(migration->target, "set up the session",
+                   "SET check_function_bodies = off; SET lock_timeout = 0", err) &&
+              pen_schema_list(migration->target, migration->options->name, PEN_STEP_CUTOVER, false,
+                              &items, err);
+    if (!ok) {
+        return false;
+    }
+    for (size_t i = 0; ok && i < items.count; i++) {
+        const pen_schema_item *item = &items.items[i];
+        ok = is_foreign_key(item)
+                 ? make_foreign_key(migration, item, err)
+                 : pen_schema_make_one(migration->target, migration->options->name, item, err);
+        made->objects++;
+        PEN_KILL_POINT("cutover-item");
+    }
+    pen_schema_items_deinit(&items);
+    return ok;
+}
+
+static bool validate_one(pen_migration *migration, const pen_schema_item *item, pen_error *err)
+{
+    char *not_valid = NULL;
+    char *validate = NULL;
+    char what[300];
+    snprintf(what, sizeof(what), "validate %.280s", item->object);
+    bool ok = !pen_sql_read_foreign_key(item->sql, &not_valid, &validate) ||
+              exec(migration->target, what, validate, err);
+    free(not_valid);
+    free(validate);
+    return ok && pen_schema_done(migration->target, migration->options->name, item, err);
+}
+
+static bool validate_foreign_keys(pen_migration *migration, tally *made, pen_error *err)
+{
+    pen_schema_items items;
+    if (!pen_schema_list(migration->target, migration->options->name, PEN_STEP_CUTOVER, false,
+                         &items, err)) {
+        return false;
+    }
+    bool ok = true;
+    for (size_t i = 0; ok && i < items.count; i++) {
+        ok = validate_one(migration, &items.items[i], err);
+        made->foreign_keys++;
+    }
+    pen_schema_items_deinit(&items);
+    return ok;
+}
+
+/* Those that the source has filled, in the order in which they were made: one that reads another
+ * comes behind it. */
+static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
+{
+    pen_pgresult *names = NULL;
+    pen_pgresult *views = NULL;
+    if (!pen_pgconn_exec(migration->source, "list the materialised views",
+                         "SELECT COALESCE(pg_catalog.array_agg(pg_catalog.format('%I.%I',"
+                         " n.nspname, c.relname)), '{}') FROM pg_catalog.pg_class c"
+                         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+                         " WHERE c.relkind = 'm' AND c.relispopulated",
+                         0, NULL, &names, err)) {
+        return false;
+    }
+    const char *const values[] = {pen_pgresult_value(names, 0, 0)};
+    bool ok = pen_pgconn_exec(migration->target, "list the materialised views",
+                              "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)"
+                              " FROM pg_catalog.pg_class c"
+                              " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+                              " WHERE c.relkind = 'm' AND NOT c.relispopulated"
+                              " AND pg_catalog.format('%I.%I', n.nspname, c.relname)"
+                              "  = ANY ($1::text[]) ORDER BY c.oid",
+                              1, values, &views, err);
+    for (int row = 0; ok && row < pen_pgresult_rows(views); row++) {
+        char sql[400];
+        snprintf(sql, sizeof(sql), "REFRESH MATERIALIZED VIEW %s",
+                 pen_pgresult_value(views, row, 0));
+        ok = exec(migration->target, "fill a materialised view", sql, err) ||
+             pen_error_context(err, "%s", pen_pgresult_value(views, row, 0));
+        made->views++;
+    }
+    pen_pgresult_clear(names);
+    pen_pgresult_clear(views);
+    return ok;
+}
+
+static void report(const tally *made, int64_t began_us, int64_t drained_us)
+{
+    int64_t now_us = pen_now_us();
+    const pen_log_field fields[] = {
+        {"sequences", PEN_FIELD_U64, .u64 = made->sequences},
+        {"objects", PEN_FIELD_U64, .u64 = made->objects},
+        {"foreign_keys_validated", PEN_FIELD_U64, .u64 = made->foreign_keys},
+        {"materialised_views", PEN_FIELD_U64, .u64 = made->views},
+        {"seconds_to_drain", PEN_FIELD_DOUBLE, .real = (double)(drained_us - began_us) / 1e6},
+        {"seconds", PEN_FIELD_DOUBLE, .real = (double)(now_us - began_us) / 1e6},
+    };
+    pen_log_fields(PEN_LOG_INFO, "cutover finished", fields, PEN_COUNTOF(fields));
+}
+
+static bool finish(pen_migration *migration, tally *made, pen_error *err)
+{
+    if (!pen_migration_enter(migration, PEN_PHASE_CUTOVER, err) ||
+        !pen_sequences_set(migration, &made->sequences, err) ||
+        !make_waiting(migration, made, err) || !validate_foreign_keys(migration, made, err) ||
+        !fill_views(migration, made, err) || !pen_migration_enter(migration, PEN_PHASE_DONE, err)) {
+        return false;
+    }
+    if (migration->options->schema_from == PEN_SCHEMA_NONE) {
+        pen_log(PEN_LOG_WARN,
+                "the tables were made by somebody else: foreign keys and triggers that "
+                "were dropped or disabled for the copy are to be restored by hand");
+    }
+    pen_log(PEN_LOG_INFO,
+            "the target may take writes. The slot \"%s\" still keeps the source's WAL: drop it "
+            "there when it is not needed any more: SELECT pg_drop_replication_slot('%s')",
+            migration->options->slot, migration->options->slot);
+    return true;
+}
+
+bool pen_cutover_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    pen_migration *migration = NULL;
+    tally made = {0};
+    bool again = false;
+    int64_t began_us = pen_now_us();
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run_stop_early_on_signals();
+    if (!drain(options, &again, reason, err)) {
+        return false;
+    }
+    if (!again && *reason != PEN_REASON_CAUGHT_UP) {
+        return true; /* a signal: nothing is cut over */
+    }
+    int64_t drained_us = pen_now_us();
+    bool ok = pen_migration_open(options, &migration, err) && finish(migration, &made, err);
+    pen_migration_close(migration);
+    if (ok) {
+        *reason = PEN_REASON_CAUGHT_UP;
+        report(&made, began_us, drained_us);
+    }
+    return ok || pen_error_advise(err, "mend that and run the same command again: it goes on where "
+                                       "it was");
+}

@@ -1,0 +1,163 @@
+#include "apply/migrate.h"
+
+#include "apply/checks.h"
+#include "apply/copy.h"
+#include "apply/indexes.h"
+#include "apply/migration.h"
+#include "apply/schema.h"
+#include "core/kill_point.h"
+#include "core/log.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* Between two attempts while a server is away. */
+#define RETRY_FIRST_MS 500
+#define RETRY_MOST_MS  10000
+
+/* What an earlier run has left must be ours to go on with. */
+static bool look_at_start(const pen_migration *migration, pen_error *err)
+{
+    const char *name = migration->options->name;
+    if (migration->phase == PEN_PHASE_CHECK && migration->streams) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "target: the stream \"%s\" is there already, and no migration has "
+                             "begun it: go on with \"penstock stream\", or take another --name",
+                             name);
+    }
+    if (migration->phase == PEN_PHASE_CUTOVER) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "the cutover of \"%s\" is under way; go on with \"penstock cutover\"",
+                             name);
+    }
+    if (migration->phase == PEN_PHASE_DONE) {
+        return pen_error_set(err, PEN_ERROR_CONFIG,
+                             "the migration \"%s\" is done already: its cutover has ended. Another "
+                             "one needs another --name",
+                             name);
+    }
+    if (migration->phase > PEN_PHASE_CHECK) {
+        pen_log(PEN_LOG_INFO, "going on with the migration \"%s\" in its phase: %s", name,
+                pen_phase_name(migration->phase));
+    }
+    return true;
+}
+
+static bool check(pen_migration *migration, pen_error *err)
+{
+    pen_log(PEN_LOG_INFO, "looking for what would make the migration fail");
+    return pen_checks_run(migration, err) &&
+           pen_migration_enter(migration,
+                               migration->options->schema_from == PEN_SCHEMA_DUMP ? PEN_PHASE_SCHEMA
+                                                                                  : PEN_PHASE_SLOT,
+                               err);
+}
+
+static bool make_schema(pen_migration *migration, pen_error *err)
+{
+    return pen_schema_record(migration, err) &&
+           pen_schema_make(migration->target, migration->options->name, PEN_STEP_TABLES, err) &&
+           pen_migration_enter(migration, PEN_PHASE_SLOT, err);
+}
+
+/* Slot and copy belong together: the first copy has the slot's own snapshot. */
+static bool copy(pen_migration *migration, pen_error *err)
+{
+    pen_copy_plan plan = {0};
+    pen_snapshot snapshot = {0};
+    bool ok =
+        (migration->phase != PEN_PHASE_SLOT || pen_copy_begin(migration, &plan, &snapshot, err)) &&
+        pen_migration_enter(migration, PEN_PHASE_COPY, err) &&
+        pen_copy_run(migration, &plan, &snapshot, err) &&
+        pen_migration_enter(migration, PEN_PHASE_UNIQUE, err);
+    pen_snapshot_release(&snapshot);
+    pen_copy_plan_deinit(&plan);
+    return ok;
+}
+
+/* All that comes before the stream; from wherever it stands. */
+static bool prepare(pen_migration *migration, pen_error *err)
+{
+    return look_at_start(migration, err) &&
+           (migration->phase > PEN_PHASE_CHECK || check(migration, err)) &&
+           (migration->phase > PEN_PHASE_SCHEMA || make_schema(migration, err)) &&
+           (migration->phase > PEN_PHASE_COPY || copy(migration, err)) &&
+           (migration->phase > PEN_PHASE_UNIQUE ||
+            (pen_index_unique(migration, err) &&
+             pen_migration_enter(migration, PEN_PHASE_STREAM, err)));
+}
+
+/* The same again and again while servers come and go; each attempt begins as a new start would. */
+static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_error *err)
+{
+    int64_t retry_ms = RETRY_FIRST_MS;
+    bool began = false;
+    for (;;) {
+        pen_migration *migration = NULL;
+        int64_t since_us = pen_now_us();
+        bool ok = pen_migration_open(options, &migration, err);
+        if (ok) {
+            began = true;
+            *owner = migration->resume.owner;
+            ok = prepare(migration, err);
+            pen_migration_close(migration);
+        }
+        if (ok || !began || err->kind != PEN_ERROR_RETRY) {
+            return ok;
+        }
+        retry_ms = pen_now_us() - since_us > 60 * 1000000 ? RETRY_FIRST_MS : retry_ms;
+        pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
+        usleep((useconds_t)(retry_ms * 1000));
+        retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
+    }
+}
+
+bool pen_migrate_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    uint64_t owner = 0;
+    pen_index_beside *beside = NULL;
+    pen_error why;
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run_stop_early_on_signals();
+    if (!prepare_patiently(options, &owner, err) ||
+        !pen_index_beside_start(options, owner, &beside, err)) {
+        return false;
+    }
+    bool ok = pen_stream_run(options, reason, err);
+    pen_run_stop_early_on_signals();
+    if (ok && *reason == PEN_REASON_SIGNAL && pen_statedir_was_asked(options->dir)) {
+        pen_log(PEN_LOG_INFO, "handed over to the cutover");
+        (void)!pen_index_beside_join(beside, true, &why);
+        *reason = PEN_REASON_CAUGHT_UP;
+        return true;
+    }
+    /* An end that was asked for waits for the indexes; a signal does not. */
+    bool built = pen_index_beside_join(beside, !ok || *reason == PEN_REASON_SIGNAL, &why);
+    if (ok && !built && *reason != PEN_REASON_SIGNAL) {
+        *err = why;
+        return false;
+    }
+    return ok;
+}
+
+bool pen_copy_alone_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    uint64_t owner = 0;
+    pen_index_beside *beside = NULL;
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run_stop_early_on_signals();
+    if (!prepare_patiently(options, &owner, err) ||
+        !pen_index_beside_start(options, owner, &beside, err) ||
+        !pen_index_beside_join(beside, false, err)) {
+        return false;
+    }
+    *reason = PEN_REASON_CAUGHT_UP;
+    pen_log(PEN_LOG_INFO,
+            "the copy is done. The slot \"%s\" keeps the source's WAL from now on: go on with "
+            "\"penstock migrate\" or \"penstock stream\", or drop it there: SELECT "
+            "pg_drop_replication_slot('%s')",
+            options->slot, options->slot);
+    return true;
+}

@@ -1,0 +1,271 @@
+"""`penstock migrate`, from an empty target to the cutover."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+
+import pytest
+
+from lib.everything import FILL, SCHEMA, Writers, phase, same_definitions, same_rows, sequences_are_beyond
+from lib.program import DONE, FAILED, USAGE, binary, wait_until
+
+
+def migrate(pair, *extra, **changed):
+    return pair.penstock.start(*extra, command="migrate", **changed)
+
+
+def cutover(pair, *extra, timeout=120, expect=DONE, **changed):
+    run = pair.penstock.start("--fence", "none", *extra, command="cutover", **changed)
+    run.wait(timeout, expect)
+    return run
+
+
+def wait_phase(pair, wanted, run, timeout=90):
+    def there():
+        assert run.running, f"penstock ended early:\n{run.stderr[-4000:]}"
+        return phase(pair) == wanted
+    wait_until(there, timeout, f"the phase {wanted}")
+
+
+def test_everything_under_load(any_pair):
+    pair = any_pair
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    with Writers(pair, seed=1) as writers:
+        run = migrate(pair, chunk_size="128kB")
+        wait_phase(pair, "ready", run)
+        assert pair.on_target("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")[0][0] == 0
+        assert pair.on_target("SELECT count(*) FROM pg_constraint WHERE contype = 'f'")[0][0] == 0
+        before = writers.committed
+        wait_until(lambda: writers.committed > before + 50)
+    assert writers.committed > 100
+    done = cutover(pair)
+    assert run.wait(30) == DONE, "the running migrate hands over"
+    assert same_rows(pair) > 10000
+    same_definitions(pair)
+    sequences_are_beyond(pair, 1000)
+    report = [e for e in done.events() if e["message"] == "cutover finished"][0]
+    assert report["materialised_views"] == 2 and report["foreign_keys_validated"] == 2
+    assert pair.on_target("SELECT count(*) FROM totals")[0][0] > 0
+    assert phase(pair) == "done"
+    # The target is alive: keys, sequences and triggers work there.
+    pair.on_target("INSERT INTO customer (name) VALUES ('first here')")
+    pair.on_target("INSERT INTO stamped VALUES (1000, 'x')")
+    assert pair.on_target("SELECT touched FROM stamped WHERE id = 1000")[0][0] == 1
+
+
+def test_large_tables_are_copied_in_chunks_and_toast_counts(pair):
+    pair.on_source("CREATE TABLE big (id int PRIMARY KEY, doc text); ALTER TABLE big ALTER doc SET STORAGE EXTERNAL")
+    pair.on_source("INSERT INTO big SELECT i, repeat('x', 2500) FROM generate_series(1, 4000) i")
+    pages = pair.on_source("SELECT pg_relation_size('big') / 8192")[0][0]
+    assert pages < 40, "nearly all of it is TOAST"
+    migrate(pair, "--stop-when-caught-up", chunk_size="2MB").wait(60, DONE)
+    chunks = pair.on_target("SELECT first_page, rows FROM penstock.copied_chunk ORDER BY 1")
+    assert 5 <= len(chunks) <= 9
+    assert sum(rows for _, rows in chunks) == 4000
+    assert pair.same() == 4000
+
+
+def test_unique_indexes_come_before_the_stream_and_others_concurrently(pair):
+    pair.target_cluster.sql(f"ALTER DATABASE {pair.name} SET log_statement = 'ddl'")
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, a int, b int); CREATE UNIQUE INDEX t_a ON t (a);"
+                   "CREATE INDEX t_b ON t (b); INSERT INTO t SELECT i, i, i FROM generate_series(1, 1000) i")
+    run = migrate(pair, "--stop-when-caught-up", index_memory="7MB")
+    run.wait(60, DONE)
+    said = [e["message"] for e in run.events()]
+    assert any("maintenance_work_mem = 7MB" in message for message in said)
+    log = pair.target_cluster.log.read_text(errors="replace")
+    log = log[log.rindex("CREATE TABLE public.t ("):]
+    assert log.index("ADD CONSTRAINT t_pkey") < log.index("CREATE INDEX CONCURRENTLY t_b")
+    assert log.index("CREATE UNIQUE INDEX t_a") < log.index("CREATE INDEX CONCURRENTLY t_b")
+    same_definitions(pair)
+
+
+def test_tables_that_are_there_already(pair):
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY, n int)")
+    pair.on_target("ALTER TABLE u ALTER n TYPE bigint")
+    pair.on_source("INSERT INTO t SELECT i, 'x' FROM generate_series(1, 100) i; INSERT INTO u VALUES (1, 1)")
+    pair.on_target("INSERT INTO t VALUES (1, 'in the way')")
+    failed = migrate(pair, "--schema-from", "none", "--stop-when-caught-up")
+    failed.wait(30, FAILED)
+    assert "public.t is not empty" in failed.the_error()
+    pair.on_target("TRUNCATE t")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 101
+
+
+def test_tables_in_the_way_and_other_refusals(pair):
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    run = migrate(pair)
+    run.wait(30, FAILED)
+    assert "public.t" in run.the_error() and "--schema-from none" in run.the_error()
+    pair.on_target("DROP TABLE t")
+    pair.on_source("CREATE TABLE keyless (a int)")
+    run = migrate(pair)
+    run.wait(30, FAILED)
+    assert "keyless" in run.the_error() and "REPLICA IDENTITY FULL" in run.the_error()
+    assert phase(pair) is None
+    run = cutover(pair, expect=USAGE)
+    assert "migrate" in run.the_error()
+
+
+def test_filters(pair):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    migrate(pair, "--table", "customer", "--table", '"Sales ""dept""".*', "--stop-when-caught-up").wait(60, DONE)
+    tables = pair.on_target("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace IN"
+                            " (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'Sales \"dept\"')) ORDER BY 1")
+    assert [name for (name,) in tables] == ["Order; Line", "customer"]
+    pair.same(["customer", ('Sales "dept"', "Order; Line")])
+    cutover(pair, "--table", "customer", "--table", '"Sales ""dept""".*')
+    assert pair.on_target("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated")[0][0] == 1
+
+
+def test_what_is_excluded_is_not_made(pair):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    flags = ("--exclude-table", "journal", "--exclude-schema", '"Sales ""dept"""',
+             "--exclude-table", "part")
+    migrate(pair, *flags, "--stop-when-caught-up").wait(60, DONE)
+    names = {name for (name,) in pair.on_target("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'm')")}
+    assert {"customer", "tree", "descendant"} <= names
+    assert not names & {"journal", "part", "part_0", "part 2 low", "Order; Line", "totals"}
+    pair.same(["customer", "tree", "ancestor", "descendant", "big_text"])
+
+
+def test_a_pg_dump_that_is_too_old_is_named(pair, tmp_path):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY)")
+    for program in ("pg_dump", "pg_restore"):
+        (tmp_path / program).write_text(f"#!/bin/sh\necho '{program} (PostgreSQL) 9.6.1'\n")
+        (tmp_path / program).chmod(0o755)
+    run = migrate(pair, "--pg-bin", tmp_path)
+    run.wait(30, USAGE)
+    assert "is of version 9" in run.the_error() and "postgresql-client-" in run.the_error()
+
+
+def test_pg_dumps_own_words_are_shown_and_no_password_is_in_argv(pair, tmp_path):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY)")
+    for program in ("pg_dump", "pg_restore"):
+        (tmp_path / program).write_text(
+            f"#!/bin/sh\n[ \"$1\" = --version ] && {{ echo '{program} (PostgreSQL) 99.1'; exit; }}\n"
+            f"tr '\\0' ' ' < /proc/$$/cmdline >> {tmp_path}/argv\n"
+            "echo 'pg_dump: reading schemas' >&2; echo 'pg_dump: error: no milk today' >&2; exit 1\n")
+        (tmp_path / program).chmod(0o755)
+    run = migrate(pair, "--pg-bin", tmp_path)
+    run.wait(30, FAILED)
+    assert "no milk today" in run.the_error() and "reading schemas" not in run.the_error()
+    argv = (tmp_path / "argv").read_text()
+    assert "dbname=" in argv and f"'{pair.name}'" in argv
+    password = re.search(r"postgresql://owner:([^@]*)@", pair.penstock.source).group(1)
+    assert password not in argv and "p@ss" not in argv and "password" not in argv.replace("--no-password", "")
+
+
+def test_copy_alone_and_then_the_stream(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, a int); CREATE INDEX ON t (a);"
+                   "INSERT INTO t SELECT i, i FROM generate_series(1, 100) i")
+    pair.penstock.start(command="copy").wait(60, DONE)
+    pair.same()
+    pair.on_source("UPDATE t SET a = -a")
+    pair.penstock.catch_up()
+    assert pair.same() == 100
+    same_definitions(pair)
+
+
+def test_a_stream_is_refused_while_the_copy_is_not_done(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, c text); INSERT INTO t VALUES (1, 'x')")
+    pair.on_target("CREATE TABLE t (id int PRIMARY KEY, c text CHECK (c <> 'x'))")
+    run = migrate(pair, "--schema-from", "none")
+    run.wait(60, FAILED)
+    assert 'table public.t cannot be copied' in run.the_error() and "t_c_check" in run.the_error()
+    run = pair.penstock.fails(expect=USAGE)
+    assert "penstock migrate" in run.the_error()
+    pair.on_target("ALTER TABLE t DROP CONSTRAINT t_c_check")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 1
+
+
+def test_many_tables(pair):
+    count = 1000
+    pair.on_source("DO $$ BEGIN FOR i IN 1..%d LOOP EXECUTE format('CREATE TABLE t%%s (id int PRIMARY KEY, a text)', i);"
+                   " EXECUTE format('INSERT INTO t%%s SELECT g, ''x'' FROM generate_series(1, 3) g', i); END LOOP;"
+                   " END $$" % count)
+    run = migrate(pair, "--stop-when-caught-up", progress="plain")
+    run.wait(240, DONE)
+    assert pair.on_target("SELECT count(*), sum(rows) FROM penstock.copied_table WHERE done") == [(count, 3 * count)]
+    assert pair.on_target("SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+                          " WHERE indisprimary AND relname LIKE 't%%pkey'")[0][0] == count
+
+
+def test_a_table_with_very_many_columns(pair):
+    columns = ", ".join(f'"c {i}" int' for i in range(1599))
+    pair.on_source(f"CREATE TABLE wide (id int PRIMARY KEY, {columns})")
+    pair.on_source('INSERT INTO wide (id, "c 0", "c 1598") SELECT i, i, -i FROM generate_series(1, 50) i')
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 50
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_progress_lines_hold_no_garbage(pair, form):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)")
+    run = migrate(pair, "--stop-when-caught-up", progress="auto", log_format=form)
+    run.wait(60, DONE)
+    for line in run.stderr.splitlines():
+        assert line.isprintable(), repr(line)
+        if form == "json":
+            json.loads(line)
+
+
+def test_bars_on_a_terminal(pair):
+    pair.on_source("CREATE TABLE \"odd\x1b[31m name\" (id int PRIMARY KEY, v text);"
+                   "INSERT INTO \"odd\x1b[31m name\" SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    arguments = ["--source", pair.penstock.source, "--target", pair.penstock.target, "--name", pair.name, "--dir",
+                 str(pair.penstock.dir), "--chunk-size", "256kB", "--copy-jobs", "1", "--stop-when-caught-up"]
+    process = subprocess.Popen([binary(), "migrate", *arguments], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while True:
+            piece = os.read(master, 65536)
+            if not piece:
+                break
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(60) == DONE, shown[-2000:]
+    text = shown.decode()
+    assert re.search(r"copy +\[#*\.*\] +\d+%  [0-9.]+ [kM]?B, [0-9.]+ [kM]?B/s.*, \d+ rows/s, 1 tab", text), text[-3000:]
+    assert "\x1b[31m" not in text, "a table's name reaches no terminal as it is"
+    screen = []  # as a terminal would show it at the end
+    for part in re.split(r"(\r\x1b\[\d+A\x1b\[J)", text.replace("\r\n", "\n")):
+        up = re.fullmatch(r"\r\x1b\[(\d+)A\x1b\[J", part)
+        if up:
+            del screen[-int(up.group(1)):]
+        else:
+            assert "\x1b" not in part
+            screen += part.splitlines()
+    assert not [line for line in screen if "[#" in line or "[." in line], "the bars are gone at the end"
+    assert len([line for line in screen if "all tables are copied" in line]) == 1
+    assert pair.same() == 20000
+
+
+def test_what_is_done_is_not_done_again(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, a int REFERENCES t); INSERT INTO t VALUES (1, 1)")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    made = pair.on_target("SELECT oid FROM pg_class WHERE relname IN ('t', 't_pkey') ORDER BY 1")
+    run = migrate(pair, "--stop-when-caught-up")
+    run.wait(60, DONE)
+    assert made == pair.on_target("SELECT oid FROM pg_class WHERE relname IN ('t', 't_pkey') ORDER BY 1")
+    assert not [e for e in run.events() if "copying" in e["message"]]
+    cutover(pair)
+    assert "done already" in cutover(pair, expect=USAGE).the_error()
+    again = migrate(pair)
+    again.wait(30, USAGE)
+    assert "done already" in again.the_error()
+    assert "is not applied any more" in pair.penstock.fails(expect=USAGE).the_error()

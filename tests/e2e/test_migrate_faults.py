@@ -1,0 +1,253 @@
+"""A migration that is killed, or loses a server or its snapshot, at any moment: the same command goes on, and in the
+end both sides are equal."""
+
+import os
+import pathlib
+import random
+import signal
+import time
+
+import psycopg2
+import pytest
+
+from lib.cluster import Cluster
+from lib.everything import (FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions, same_rows,
+                            sequences_are_beyond)
+from lib.program import DONE, USAGE, binary, wait_until
+
+HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
+needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
+
+
+def migrate(pair, *extra, **changed):
+    return pair.penstock.start(*extra, command="migrate", **changed)
+
+
+def finish(pair, timeout=180):
+    """Goes on to the end of what the source has by now, and cuts over; everything must be equal then."""
+    migrate(pair, "--stop-when-caught-up").wait(timeout, DONE)
+    pair.penstock.start("--fence", "none", command="cutover").wait(timeout, DONE)
+    rows = same_rows(pair)
+    same_definitions(pair)
+    sequences_are_beyond(pair, 1000)
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_under_load(make_pair, seed):
+    chance = random.Random(seed)
+    pair = make_pair(chance.choice(("owner", "postgres")))
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    kills = 0
+    with Writers(pair, seed=seed, pause=0.002) as writers:
+        for _ in range(12):
+            run = migrate(pair, chunk_size="64kB", copy_jobs=chance.randint(1, 4))
+            deadline = time.monotonic() + chance.uniform(0.2, 3.0)
+            while run.running and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if run.running:
+                kills += 1
+            run.kill()
+            run.process.wait()
+            assert run.process.returncode == -signal.SIGKILL, run.stderr[-3000:]
+        before = writers.committed
+        wait_until(lambda: writers.committed > before + 20)
+    assert kills > 5
+    assert finish(pair) > 10000
+
+
+@needs_points
+@pytest.mark.parametrize("point", ["schema-some", "slot-made", "phase-entered:3", "round-some", "chunk-before",
+                                   "chunk-before:7", "chunk-after:5", "table-done:3", "phase-entered:4", "index-built",
+                                   "index-built:3"])
+def test_killed_at(pair, point):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    with Writers(pair, seed=5, count=2, pause=0.002):
+        run = migrate(pair, chunk_size="64kB", env={"PENSTOCK_KILL_AT": point})
+        assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
+        before = phase(pair)
+        run = migrate(pair, chunk_size="64kB")
+        wait_until(lambda: "workers, checkpoints by" in run.stderr or not run.running, 90)
+        assert run.running, run.stderr[-3000:]
+        if before == "copy":
+            assert fences(pair) > 0
+        run.stop()
+    finish(pair)
+
+
+@needs_points
+def test_no_end_before_the_last_fence(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)")
+    run = migrate(pair, env={"PENSTOCK_KILL_AT": "chunk-before"})
+    assert run.wait(60) == -signal.SIGKILL
+    early = pair.wal_lsn()
+    pair.on_source("INSERT INTO t SELECT generate_series(101, 200)")
+    pair.penstock.start(command="copy").wait(60, DONE)
+    run = pair.penstock.start("--stop-at", early, command="migrate")
+    run.wait(60, USAGE)
+    assert "in no state that the source has had" in run.the_error()
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 200
+
+
+@needs_points
+@pytest.mark.parametrize("point", [None, "chunk-after:2", "chunk-before:4"])
+def test_a_publication_of_ones_own(pair, point):
+    """With a row filter, a list of columns, and partitions that come as their root, into a table that has none."""
+    both = "CREATE TABLE seen (id int PRIMARY KEY, a text{})"
+    pair.on_source(both.format(", hidden text") + "; CREATE TABLE part (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);"
+                   "CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (1000);"
+                   "CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (1000) TO (2000);"
+                   "CREATE TABLE part_3 PARTITION OF part FOR VALUES FROM (2000) TO (3000)")
+    pair.on_target(both.format("") + "; CREATE TABLE part (id int PRIMARY KEY, v text)")
+    pair.on_source("INSERT INTO seen SELECT i, 'a', 'secret' FROM generate_series(1, 100) i;"
+                   "INSERT INTO part SELECT i, 'v' FROM generate_series(0, 2999) i")
+    pair.on_source(f"CREATE PUBLICATION {pair.name} FOR TABLE part, seen (id, a) WHERE (id > 10)"
+                   " WITH (publish_via_partition_root = true)")
+    if point:
+        run = migrate(pair, "--schema-from", "none", copy_jobs=1, env={"PENSTOCK_KILL_AT": point})
+        assert run.wait(60) == -signal.SIGKILL
+        pair.on_source("UPDATE part SET v = 'w' WHERE id % 5 = 0; DELETE FROM part WHERE id % 7 = 0;"
+                       "INSERT INTO seen VALUES (-5, 'x', 'y'), (500, 'x', 'y')")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("UPDATE part SET v = 'late' WHERE id % 11 = 0; UPDATE seen SET a = 'late' WHERE id > 50")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    assert pair.on_target("TABLE part ORDER BY id") == pair.on_source("TABLE part ORDER BY id")
+    assert pair.on_target("SELECT id, a FROM seen ORDER BY id") == \
+        pair.on_source("SELECT id, a FROM seen WHERE id > 10 ORDER BY id")
+
+
+@needs_points
+@pytest.mark.parametrize("point", ["cutover-item", "cutover-item:4", "phase-entered"])
+def test_killed_in_the_cutover(pair, point):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    migrate(pair, "--stop-when-caught-up").wait(90, DONE)
+    run = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": point})
+    assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
+    pair.penstock.start("--fence", "none", command="cutover").wait(90, DONE)
+    same_rows(pair)
+    same_definitions(pair)
+    sequences_are_beyond(pair, 1000)
+
+
+def test_stopped_in_the_copy(pair):
+    pair.on_source("CREATE TABLE slow (id int PRIMARY KEY, v text)")
+    pair.on_source("INSERT INTO slow SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i")
+    run = migrate(pair, chunk_size="64kB", copy_jobs=1)
+    wait_until(lambda: phase(pair) == "copy" or not run.running)
+    assert run.stop() == 3
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 3000
+
+
+@pytest.fixture(name="own_clusters")
+def fixture_own_clusters():
+    """Servers that the test may stop."""
+    made = []
+    try:
+        for name in ("source", "target"):
+            made.append(Cluster(name, durable=True))
+        yield made
+    finally:
+        for cluster in made:
+            cluster.remove()
+
+
+@pytest.mark.parametrize("which", ["source", "target"])
+def test_a_server_restarts_during_the_copy(own_clusters, make_pair, which):
+    pair = make_pair("owner", *own_clusters)
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    pair.on_source("INSERT INTO big_text SELECT i, repeat(md5(i::text), 200) FROM generate_series(1000, 4000) i")
+    with Writers(pair, seed=2, count=2, pause=0.005):
+        run = migrate(pair, chunk_size="128kB", copy_jobs=2)
+        wait_until(lambda: phase(pair) == "copy" or not run.running, 60)
+        wait_until(lambda: chunks(pair) > 5)
+        cluster = pair.source_cluster if which == "source" else pair.target_cluster
+        cluster.restart(signal.SIGQUIT)
+        for connection in pair.connections:
+            connection.close()
+        pair.source, pair.target = pair.connect(pair.source_cluster), pair.connect(pair.target_cluster)
+        wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 120)
+        assert run.running, run.stderr[-3000:]
+        run.stop()
+    finish(pair)
+
+
+def test_the_snapshot_is_lost_alone(pair):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    pair.on_source("INSERT INTO big_text SELECT i, repeat(md5(i::text), 200) FROM generate_series(1000, 4000) i")
+    with Writers(pair, seed=3, count=2, pause=0.005):
+        run = migrate(pair, chunk_size="64kB", copy_jobs=1)
+        wait_until(lambda: phase(pair) == "copy" or not run.running, 60)
+        wait_until(lambda: chunks(pair) > 3)
+        ended = pair.source_cluster.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            " AND application_name LIKE '%%snapshot'", (pair.name,))
+        assert ended == [(True,)]
+        wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 120)
+        assert run.running, run.stderr[-3000:]
+        assert fences(pair) > 0
+        assert "the snapshot is gone" in run.stderr
+        run.stop()
+    finish(pair)
+
+
+@pytest.mark.parametrize("how", ["VACUUM FULL moved", "ALTER TABLE moved ALTER n TYPE bigint", "CLUSTER moved USING moved_pkey",
+                                 "TRUNCATE moved"])
+def test_a_table_is_rewritten_during_the_copy(pair, how):
+    pair.on_source("CREATE TABLE moved (id int PRIMARY KEY, n int, v text)")
+    pair.on_source("INSERT INTO moved SELECT i, i, repeat('x', 500) FROM generate_series(1, 12000) i;"
+                   "DELETE FROM moved WHERE id % 3 = 0")
+    run = migrate(pair, chunk_size="256kB", copy_jobs=1)
+    wait_until(lambda: phase(pair) == "copy" or not run.running)
+    wait_until(lambda: chunks(pair) > 2)
+    pair.on_source(how)
+    pair.on_source("INSERT INTO moved SELECT i, i, 'new' FROM generate_series(20001, 20100) i")
+    pair.on_source("UPDATE moved SET v = 'late' WHERE id % 7 = 1")
+    wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 90)
+    assert run.running, run.stderr[-3000:]
+    assert "was rewritten or emptied" in run.stderr
+    run.stop()
+    pair.penstock.start("--stop-when-caught-up", command="migrate").wait(60, DONE)
+    pair.same()
+
+
+def test_a_table_is_dropped_during_the_copy(pair):
+    pair.on_source("CREATE TABLE stays (id int PRIMARY KEY, v text); CREATE TABLE goes (id int PRIMARY KEY, v text)")
+    pair.on_source("INSERT INTO stays SELECT i, repeat('x', 1000) FROM generate_series(1, 8000) i;"
+                   "INSERT INTO goes SELECT i, 'x' FROM generate_series(1, 10) i")
+    run = migrate(pair, chunk_size="256kB", copy_jobs=1)
+    wait_until(lambda: phase(pair) == "copy" or not run.running)
+    pair.on_source("UPDATE goes SET v = 'y'")
+    pair.on_source("DROP TABLE goes")
+    wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 90)
+    assert run.running, run.stderr[-3000:]
+    run.stop()
+    pair.penstock.start("--stop-when-caught-up", command="migrate").wait(60, DONE)
+    assert pair.same(["stays"]) == 8000
+
+
+def test_an_index_that_cannot_be_built_is_named_and_built_later(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE INDEX t_v ON t ((v::int))")
+    pair.on_source("INSERT INTO t VALUES (1, '1')")
+    pair.on_source("CREATE INDEX t_id ON t (id, v)")
+    run = migrate(pair)
+    wait_until(lambda: phase(pair) == "ready" or not run.running, 60)
+    run.stop()
+    pair.on_target("DROP INDEX t_v; INSERT INTO t VALUES (2, 'no number');"
+                   "UPDATE penstock.schema_item SET done = false WHERE object LIKE '%%t_v'")
+    run = migrate(pair, "--stop-when-caught-up")
+    run.wait(60, 1)
+    assert "t_v" in run.the_error() and "invalid input syntax" in run.the_error()
+    pair.on_target("DELETE FROM t WHERE id = 2")
+    assert not pair.on_target("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_v'::regclass")[0][0]
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.on_target("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_v'::regclass")[0][0]
+    same_definitions(pair)
+    with pytest.raises(psycopg2.Error):
+        pair.on_target("INSERT INTO t VALUES (3, 'no number')")
