@@ -386,7 +386,8 @@ def test_numbers_of_workers(pair, workers):
 
 
 def test_more_shapes_of_changes_than_are_kept_prepared(pair):
-    """Each set of columns that come unchanged needs its own statement; the target must not keep them all."""
+    """Each set of columns that come unchanged needs its own statement; the target must not keep them all. In batches
+    so small that the changes of the row stay apart."""
     columns = [f"c{i}" for i in range(12)]
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, %s)" % ", ".join(f"{c} text" for c in columns))
     for column in columns:
@@ -401,7 +402,7 @@ def test_more_shapes_of_changes_than_are_kept_prepared(pair):
             EXECUTE 'UPDATE t SET ' || sets;
             COMMIT;
         END LOOP; END $$""")
-    run = pair.penstock.catch_up(workers=1, batch_transactions=10, log_level="debug")
+    run = pair.penstock.catch_up(workers=1, batch_transactions=5, log_level="debug")
     assert "prepared statements" in run.stderr
     assert pair.same() == 1
 
