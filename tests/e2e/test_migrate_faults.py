@@ -140,13 +140,21 @@ def test_the_snapshot_is_lost_alone(pair):
                                  "TRUNCATE moved"])
 def test_a_table_is_rewritten_during_the_copy(pair, how):
     pair.on_source("CREATE TABLE moved (id int PRIMARY KEY, n int, v text)")
-    pair.on_source("INSERT INTO moved SELECT i, i, repeat('x', 500) FROM generate_series(1, 12000) i;"
+    pair.on_source("INSERT INTO moved SELECT i, i, repeat('x', 500) FROM generate_series(1, 24000) i;"
                    "DELETE FROM moved WHERE id % 3 = 0")
     run = migrate(pair, chunk_size="256kB", copy_jobs=1)
     wait_until(lambda: phase(pair) == "copy" or not run.running)
     wait_until(lambda: chunks(pair) > 2)
+    # The job waits here between two chunks, without a lock on the source.
+    blocker = pair.connect(pair.target_cluster)
+    blocker.autocommit = False
+    with blocker.cursor() as cursor:
+        cursor.execute("LOCK TABLE penstock.copied_chunk IN EXCLUSIVE MODE")
+        cursor.execute("SELECT count(*) FROM penstock.copied_chunk")
+        assert cursor.fetchone()[0] < 25, "the copy is over already"
     pair.on_source(how)
-    pair.on_source("INSERT INTO moved SELECT i, i, 'new' FROM generate_series(20001, 20100) i")
+    blocker.rollback()
+    pair.on_source("INSERT INTO moved SELECT i, i, 'new' FROM generate_series(30001, 30100) i")
     pair.on_source("UPDATE moved SET v = 'late' WHERE id % 7 = 1")
     wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 90)
     assert run.running, run.stderr[-3000:]
