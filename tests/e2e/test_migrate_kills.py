@@ -1,0 +1,87 @@
+"""A migration that is killed at any moment: the same command goes on, and in the end both sides are equal."""
+
+import os
+import pathlib
+import random
+import signal
+import time
+
+import pytest
+
+from lib.everything import (FILL, SCHEMA, Writers, fences, phase, same_definitions, same_rows, sequences_are_beyond)
+from lib.program import DONE, binary, wait_until
+
+HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
+needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
+
+
+def migrate(pair, *extra, **changed):
+    return pair.penstock.start(*extra, command="migrate", **changed)
+
+
+def finish(pair, timeout=180):
+    """Goes on to the end of what the source has by now, and cuts over; everything must be equal then."""
+    migrate(pair, "--stop-when-caught-up").wait(timeout, DONE)
+    pair.penstock.start("--fence", "none", command="cutover").wait(timeout, DONE)
+    rows = same_rows(pair)
+    same_definitions(pair)
+    sequences_are_beyond(pair, 1000)
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_under_load(make_pair, seed):
+    chance = random.Random(seed)
+    pair = make_pair(chance.choice(("owner", "postgres")))
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    kills = 0
+    with Writers(pair, seed=seed, pause=0.002) as writers:
+        for _ in range(12):
+            run = migrate(pair, chunk_size="64kB", copy_jobs=chance.randint(1, 4))
+            deadline = time.monotonic() + chance.uniform(0.2, 3.0)
+            while run.running and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if run.running:
+                kills += 1
+            run.kill()
+            run.process.wait()
+            assert run.process.returncode == -signal.SIGKILL, run.stderr[-3000:]
+        before = writers.committed
+        wait_until(lambda: writers.committed > before + 20)
+    assert kills > 5
+    assert finish(pair) > 10000
+
+
+@needs_points
+@pytest.mark.parametrize("point", ["schema-some", "slot-made", "phase-entered:3", "round-some", "chunk-before",
+                                   "chunk-before:7", "chunk-after:5", "table-done:3", "phase-entered:4", "index-built",
+                                   "index-built:3"])
+def test_killed_at(pair, point):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    with Writers(pair, seed=5, count=2, pause=0.002):
+        run = migrate(pair, chunk_size="64kB", env={"PENSTOCK_KILL_AT": point})
+        assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
+        before = phase(pair)
+        run = migrate(pair, chunk_size="64kB")
+        wait_until(lambda: "workers, checkpoints by" in run.stderr or not run.running, 90)
+        assert run.running, run.stderr[-3000:]
+        if before == "copy":
+            assert fences(pair) > 0
+        run.stop()
+    finish(pair)
+
+
+@needs_points
+@pytest.mark.parametrize("point", ["cutover-item", "cutover-item:4", "phase-entered"])
+def test_killed_in_the_cutover(pair, point):
+    pair.on_source(SCHEMA)
+    pair.on_source(FILL)
+    migrate(pair, "--stop-when-caught-up").wait(90, DONE)
+    run = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": point})
+    assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
+    pair.penstock.start("--fence", "none", command="cutover").wait(90, DONE)
+    same_rows(pair)
+    same_definitions(pair)
+    sequences_are_beyond(pair, 1000)
