@@ -10,6 +10,10 @@
 
 #include <stdio.h>
 
+/* The commands that settings are read for: those that apply a stream, and the one that only tells
+ * what that would take. Each takes some of the settings. */
+typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
+
 typedef enum pen_progress_style {
     PEN_PROGRESS_AUTO,
     PEN_PROGRESS_PLAIN,
@@ -30,9 +34,6 @@ typedef enum pen_conflict_action {
     PEN_CONFLICT_SKIP,
     PEN_CONFLICT_OVERWRITE
 } pen_conflict_action;
-
-/* The commands that settings are read for; each takes some of them. */
-typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
 
 /* A repeatable option's values, in the order given. */
 typedef struct pen_option_list {

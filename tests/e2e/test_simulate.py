@@ -160,7 +160,7 @@ def test_wrong_usage(tmp_path):
     file = tmp_path / "costs.json"
     assert "no file named" in refused(USAGE)
     assert "is the second" in refused(USAGE, "a", "b")
-    assert 'flag of "penstock stream"' in refused(USAGE, "a", "--slot", "s")
+    assert '--slot is no flag of "penstock simulate"' in refused(USAGE, "a", "--slot", "s")
     assert "the nearest is --cost-row" in refused(USAGE, "a", "--cost-rwo", "1us")
     assert "a time from 0 to 1s" in refused(USAGE, "a", "--cost-row", "fast")
     assert "a time from 0 to 1s" in refused(USAGE, "a", "--cost-row", "2s")
@@ -175,7 +175,7 @@ def test_wrong_usage(tmp_path):
         file.write_text(text)
         assert words in refused(USAGE, "a", "--costs", file)
     done = subprocess.run([binary(), "stream", "--cores", "1"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == USAGE and 'flag of "penstock simulate"' in done.stderr
+    assert done.returncode == USAGE and 'a flag only of "penstock simulate"' in done.stderr
 
 
 def test_an_unreachable_target(tmp_path, pair, capture):
