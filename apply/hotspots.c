@@ -51,23 +51,30 @@ static int64_t read_int(const pen_value *value)
     return (int64_t)number;
 }
 
-static void append_value(pen_text *text, const pen_value *value, pen_key_form form)
+/* Types whose binary form is the text itself. */
+static bool is_text(uint32_t oid)
 {
-    uint32_t len = value->len < VALUE_SHOWN ? value->len : VALUE_SHOWN;
-    bool is_int = form == PEN_KEY_INT && (value->len == 2 || value->len == 4 || value->len == 8);
+    enum { OID_TEXT = 25, OID_BPCHAR = 1042, OID_VARCHAR = 1043 };
+    return oid == OID_TEXT || oid == OID_BPCHAR || oid == OID_VARCHAR;
+}
+
+static void append_value(pen_text *text, const pen_value *value, const pen_rel_column *column,
+                         pen_key_form form)
+{
+    uint32_t shown = value->len < VALUE_SHOWN ? value->len : VALUE_SHOWN;
+    const char *cut = shown < value->len ? "..." : "";
     if (value->kind == PEN_VALUE_NULL) {
         pen_text_append(text, "NULL");
-    } else if (value->kind == PEN_VALUE_TEXT) {
-        pen_text_appendf(text, "%.*s%s", (int)len, (const char *)value->data,
-                         len < value->len ? "..." : "");
-    } else if (is_int) {
+    } else if (value->kind == PEN_VALUE_TEXT || is_text(column->type_oid)) {
+        pen_text_appendf(text, "%.*s%s", (int)shown, (const char *)value->data, cut);
+    } else if (form == PEN_KEY_INT) {
         pen_text_appendf(text, "%" PRId64, read_int(value));
     } else {
         pen_text_append(text, "\\x");
-        for (uint32_t i = 0; i < len / 2; i++) {
+        for (uint32_t i = 0; i < shown; i++) {
             pen_text_appendf(text, "%02x", value->data[i]);
         }
-        pen_text_append(text, len / 2 < value->len ? "..." : "");
+        pen_text_append(text, cut);
     }
 }
 
@@ -81,7 +88,8 @@ static void append_key(pen_text *text, const pen_relation *rel, const pen_key_sp
     }
     for (uint16_t i = 0; i < spec->column_count; i++) {
         pen_text_append(text, i == 0 ? ") = (" : ", ");
-        append_value(text, &values[spec->columns[i].index], spec->columns[i].form);
+        uint16_t column = spec->columns[i].index;
+        append_value(text, &values[column], &rel->columns[column], spec->columns[i].form);
     }
     pen_text_append(text, ")");
 }

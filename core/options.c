@@ -124,12 +124,11 @@ static bool refuse_unknown(const char *arg, size_t len, pen_error *err)
 
 static bool refuse_others(int row, pen_option_user user, pen_error *err)
 {
-    static const char *const names[] = {
-        [PEN_FOR_STREAM] = "stream", [PEN_FOR_SIMULATE] = "simulate"};
-    return pen_error_set(err, PEN_ERROR_CONFIG,
-                         "--%s is a flag of \"penstock %s\", not of \"penstock %s\": leave it "
-                         "out; --help lists those of a command",
-                         pen_option_rows[row].flag, names[user == PEN_FOR_STREAM], names[user]);
+    return pen_error_set(
+        err, PEN_ERROR_CONFIG,
+        "--%s is %s \"penstock simulate\": leave it out; --help lists the flags of a "
+        "command",
+        pen_option_rows[row].flag, user == PEN_FOR_SIMULATE ? "no flag of" : "a flag only of");
 }
 
 /* Reads the flag at argv[*at] and, if it takes one, its value; moves *at to its last argument. */

@@ -10,6 +10,10 @@
 
 #include <stdio.h>
 
+/* The commands that settings are read for: those that apply a stream, and the one that only tells
+ * what that would take. Each takes some of the settings. */
+typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
+
 typedef enum pen_progress_style {
     PEN_PROGRESS_AUTO,
     PEN_PROGRESS_PLAIN,
@@ -33,8 +37,6 @@ typedef enum pen_conflict_action {
 
 typedef enum pen_apply_form { PEN_APPLY_SETS, PEN_APPLY_ROWS } pen_apply_form;
 
-/* The commands that settings are read for; each takes some of them. */
-typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
 typedef enum pen_schema_from { PEN_SCHEMA_DUMP, PEN_SCHEMA_NONE } pen_schema_from;
 typedef enum pen_cutover_fence { PEN_CUTOVER_FENCE_NONE } pen_cutover_fence;
 

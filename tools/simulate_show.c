@@ -5,7 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { KEYS_SHOWN = 20, NAME_WIDTH = 44, NUMBER_SIZE = 32 };
+enum { KEYS_SHOWN = 20, KEYS_IN_JSON = 1000, NAME_WIDTH = 44, NUMBER_SIZE = 32 };
 
 /* Nearly as fast as the fastest. */
 #define NEARLY 0.95
@@ -254,7 +254,7 @@ void pen_forecast_show_json(const pen_forecast *forecast, FILE *out)
                 forecast->table_changes[i], waits.waits, waits.ns / 1e9);
     }
     fputs("\n  ],\n  \"keys\": [", out);
-    for (size_t i = 0; i < count && i < KEYS_SHOWN; i++) {
+    for (size_t i = 0; i < count && i < KEYS_IN_JSON; i++) {
         fprintf(out, "%s\n    {\"key\": \"", i == 0 ? "" : ",");
         put_escaped(out, PEN_ESCAPE_JSON, pen_slice_of(keys[i].name));
         fprintf(out, "\", \"waited\": %" PRIu64 ", \"seconds\": %.6f}", keys[i].waits,

@@ -160,7 +160,7 @@ def test_wrong_usage(tmp_path):
     file = tmp_path / "costs.json"
     assert "no file named" in refused(USAGE)
     assert "is the second" in refused(USAGE, "a", "b")
-    assert 'flag of "penstock stream"' in refused(USAGE, "a", "--slot", "s")
+    assert '--slot is no flag of "penstock simulate"' in refused(USAGE, "a", "--slot", "s")
     assert "the nearest is --cost-row" in refused(USAGE, "a", "--cost-rwo", "1us")
     assert "a time from 0 to 1s" in refused(USAGE, "a", "--cost-row", "fast")
     assert "a time from 0 to 1s" in refused(USAGE, "a", "--cost-row", "2s")
@@ -175,7 +175,7 @@ def test_wrong_usage(tmp_path):
         file.write_text(text)
         assert words in refused(USAGE, "a", "--costs", file)
     done = subprocess.run([binary(), "stream", "--cores", "1"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == USAGE and 'flag of "penstock simulate"' in done.stderr
+    assert done.returncode == USAGE and 'a flag only of "penstock simulate"' in done.stderr
 
 
 def test_an_unreachable_target(tmp_path, pair, capture):
@@ -183,3 +183,44 @@ def test_an_unreachable_target(tmp_path, pair, capture):
     assert "secret" not in said
     pair.on_target("DROP TABLE hot")
     assert "public.hot" in refused(FAILED, capture, "--target", pair.penstock.target)
+
+
+@pytest.mark.smoke
+def test_every_kind_of_table(pair, tmp_path):
+    """What changes wait for has a name, whatever it is: parents, whole tables, TRUNCATE, keys of several columns."""
+    pair.schema('CREATE TABLE parent (id int PRIMARY KEY, n int);'
+                'CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE);'
+                'CREATE TABLE full_one (a int, b text); ALTER TABLE full_one REPLICA IDENTITY FULL;'
+                'CREATE TABLE late (id int PRIMARY KEY, u int UNIQUE DEFERRABLE);'
+                'CREATE TABLE "odd, ""name" (a text, "b c" numeric, n int, PRIMARY KEY (a, "b c"));'
+                'CREATE TABLE emptied (id int PRIMARY KEY)')
+    pair.make_slot()
+    pair.transaction("INSERT INTO parent VALUES (1, 0), (2, 0)", "INSERT INTO full_one VALUES (1, 'x')",
+                     "INSERT INTO late VALUES (1, 1)", "INSERT INTO emptied VALUES (0)",
+                     """INSERT INTO "odd, ""name" VALUES ('it''s', 1.50, 0), (E'two\\nlines', 2, 0)""")
+    for i in range(1, 21):
+        pair.transaction(("INSERT INTO child VALUES (%s, 1)", (i,)))
+        pair.transaction("UPDATE parent SET id = id + 100 WHERE id = 2", "UPDATE parent SET id = 2 WHERE id = 102")
+        pair.transaction(("UPDATE full_one SET b = %s WHERE a = 1", (f"x{i}",)))
+        pair.transaction(("UPDATE late SET u = %s", (i + 1,)))
+        pair.transaction(("UPDATE \"odd, \"\"name\" SET n = %s", (i,)))
+        pair.transaction(("INSERT INTO emptied VALUES (%s)", (i,)), "TRUNCATE emptied")
+    pair.transaction("DELETE FROM parent WHERE id = 1")
+    file = tmp_path / "kinds.capture"
+    pair.penstock.catch_up("--capture", str(file), "--format", "text")
+    offline, online = found(file, *COSTS), found(file, *COSTS, "--target", pair.penstock.target)
+    names = [{key["key"] for key in forecast["keys"]} for forecast in (offline, online)]
+    for each in names:
+        assert "public.odd, \"name (a, b c) = (it's, 1.50)" in each, each
+        assert 'public.odd, "name (a, b c) = (two\nlines, 2)' in each, each
+        assert any(name.startswith("public.full_one as a whole: ") for name in each), each
+        assert any(name.startswith("public.emptied as a whole") for name in each), each
+    assert "public.late as a whole: a unique key of it is deferrable" in names[1]
+    assert not any("public.late as a whole: a unique" in name for name in names[0])
+    # Enforced foreign keys are at work for the plain role: the parent's move writes its children's whole table.
+    assert any("public.child" in name or "public.parent is tied to" in name for name in names[1]), names[1]
+    for forecast in (offline, online):
+        # The parent's DELETE takes its children along, on the source.
+        assert forecast["changes"] == 7 + 20 * 9 + 21 and len(forecast["tables"]) == 6
+    # What a value holds stays on its line.
+    assert "(two\\nlines, 2)" in simulate(file, *COSTS).stdout

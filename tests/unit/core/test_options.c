@@ -513,11 +513,12 @@ Test(options, simulate_takes_a_file_and_its_own_flags)
 Test(options, each_command_refuses_the_others_flags)
 {
     cr_assert_not(SIMULATE("f", "--slot", "s"));
-    cr_expect_str_eq(err.text, "--slot is a flag of \"penstock stream\", not of \"penstock "
-                               "simulate\": leave it out; --help lists those of a command");
-    REFUSE("--cores is a flag of \"penstock simulate\", not of \"penstock stream\": leave it out; "
-           "--help lists those of a command",
-           ENDS, "--cores=1");
+    cr_expect_str_eq(err.text, "--slot is no flag of \"penstock simulate\": leave it out; --help "
+                               "lists the flags of a command");
+    REFUSE(
+        "--cores is a flag only of \"penstock simulate\": leave it out; --help lists the flags of "
+        "a command",
+        ENDS, "--cores=1");
     cr_assert_not(SIMULATE("--cores=1"));
     cr_expect_eq(err.kind, PEN_ERROR_CONFIG);
     cr_assert_not(SIMULATE("--target=host=t", "--cores=1"), "a target is no file");
