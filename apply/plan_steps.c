@@ -12,7 +12,7 @@ void pen_plan_add_step(pen_plan *plan, const pen_change *subject, const pen_chan
 {
     pen_plan_grow(&plan->steps, &plan->step_capacity, plan->step_count, sizeof(*plan->steps));
     pen_plan_grow(&plan->changes, &plan->change_capacity, plan->change_count,
-                  sizeof(*plan->changes));
+                  sizeof(const pen_change *));
     plan->steps[plan->step_count++] =
         (pen_step){.subject = subject, .first = plan->change_count, .count = 1};
     plan->changes[plan->change_count++] = chg;
@@ -22,7 +22,7 @@ void pen_plan_add_step(pen_plan *plan, const pen_change *subject, const pen_chan
 static void extend_step(pen_plan *plan, const pen_change *chg)
 {
     pen_plan_grow(&plan->changes, &plan->change_capacity, plan->change_count,
-                  sizeof(*plan->changes));
+                  sizeof(const pen_change *));
     plan->changes[plan->change_count++] = chg;
     plan->steps[plan->step_count - 1].count++;
 }
@@ -123,7 +123,7 @@ static void add_updates(pen_plan *plan, const table *t)
         mixed = pen_plan_hash_unchanged(plan->group[i]->put) != 0;
     }
     if (mixed) {
-        qsort(plan->group, plan->group_count, sizeof(*plan->group), compare_columns);
+        qsort(plan->group, plan->group_count, sizeof(const item *), compare_columns);
     }
     size_t from = 0;
     for (size_t i = 1; i <= plan->group_count; i++) {
@@ -159,7 +159,7 @@ static void add_part(pen_plan *plan, const table *t, part which)
         const item *it = &plan->items[i];
         if (is_in(it, which)) {
             pen_plan_grow(&plan->group, &plan->group_capacity, plan->group_count,
-                          sizeof(*plan->group));
+                          sizeof(const item *));
             plan->group[plan->group_count++] = it;
         }
     }
