@@ -17,6 +17,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+/* The schema, and its tables, each by somebody else. */
+#define CREATE_TRIES 5
+
 static const char *const schema_sql =
     "CREATE TABLE IF NOT EXISTS penstock.stream (name text PRIMARY KEY,"
     " system_identifier text NOT NULL, timeline bigint NOT NULL, database text NOT NULL,"
@@ -225,7 +228,15 @@ static bool advise_access(pen_error *err)
                                   "penstock TO ...; and start again");
 }
 
-static bool create_progress_schema(pen_pgconn *target, pen_error *err)
+/* Somebody made the same at the same moment: another stream that starts, or a session of a run that
+ * was killed while it did. IF NOT EXISTS does not see what is not committed. */
+static bool was_made_meanwhile(const pen_error *err)
+{
+    return strcmp(err->sqlstate, "23505") == 0 || strcmp(err->sqlstate, "42P06") == 0 ||
+           strcmp(err->sqlstate, "42P07") == 0;
+}
+
+static bool try_to_create_schema(pen_pgconn *target, pen_error *err)
 {
     pen_pgresult *res = NULL;
     if (!pen_pgconn_exec(target, "look for the schema penstock",
@@ -254,6 +265,15 @@ static bool create_progress_schema(pen_pgconn *target, pen_error *err)
             pen_pgresult_value(res, 0, 3), user, user);
     }
     pen_pgresult_clear(res);
+    return ok;
+}
+
+static bool create_progress_schema(pen_pgconn *target, pen_error *err)
+{
+    bool ok = try_to_create_schema(target, err);
+    for (int tries = 1; !ok && was_made_meanwhile(err) && tries < CREATE_TRIES; tries++) {
+        ok = try_to_create_schema(target, err);
+    }
     return ok;
 }
 

@@ -211,3 +211,24 @@ def test_all_connections_taken(own, make_pair):
             connection.close()
     run.wait(40, expect=DONE)
     assert pair.same() == 1
+
+
+@pytest.mark.parametrize("made", ["CREATE SCHEMA penstock", """CREATE SCHEMA penstock; CREATE TABLE penstock.stream (
+    name text PRIMARY KEY, system_identifier text NOT NULL, timeline bigint NOT NULL, database text NOT NULL,
+    slot text NOT NULL, publication text NOT NULL, created_at timestamptz NOT NULL DEFAULT now())"""])
+def test_somebody_else_makes_the_same_schema(pair, made):
+    """Two that start at once, or one behind one that was killed: who comes second finds what the first has made."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    other = pair.connect(pair.target_cluster)
+    other.autocommit = False
+    with other.cursor() as cursor:
+        cursor.execute(made)
+    run = pair.penstock.start("--stop-when-caught-up")
+    wait_until(lambda: pair.target_cluster.sql(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'", (pair.name,)),
+        20, "penstock to wait for the other")
+    other.commit()
+    run.wait(30, expect=DONE)
+    assert pair.same() == 1
