@@ -471,6 +471,8 @@ static void take_up(pen_reader *reader)
     pen_intake *intake = pen_place_take(&reader->stream->next_intake);
     if (intake != NULL) {
         reader->intake = intake;
+        reader->receiving =
+            true; /* the one before may have come to its end; what it had comes again */
         if (reader->spool != NULL) {
             reader->cursor = pen_spool_cursor_create(reader->spool, pen_spool_first(reader->spool));
         }
