@@ -41,6 +41,7 @@ struct pen_reader {
     bool was_dry;             /* nothing has come for a while: what comes next may be on time */
     pen_pacing pacing;
     pen_pgtime source_clock; /* what the source's clock said when it last sent something, or 0 */
+    int64_t clock_read_us;   /* when that came here; only with a spool */
     bool send_now;           /* the source asked for a status */
     bool pending;            /* bytes are queued that the socket did not take */
 };
@@ -133,6 +134,9 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
     reader->heard = true;
     reader->was_dry = false;
     reader->source_clock = event->sent;
+    if (reader->spool != NULL) {
+        reader->clock_read_us = pen_now_us();
+    }
     capture(reader, event);
     return true;
 }
@@ -210,6 +214,20 @@ static bool receive_into_spool(pen_reader *reader, bool *idle, pen_error *err)
     return true;
 }
 
+/* What the source's clock says now, as far as it is known: a record that was `sent` then lies in
+ * the spool. A source that has no more to send says nothing for seconds, while the record grows
+ * late. */
+static pen_pgtime source_clock_now(const pen_reader *reader, pen_pgtime sent)
+{
+    pen_pgtime now;
+    if (reader->source_clock == 0 ||
+        /* What came off the wire may be anything. */
+        __builtin_add_overflow(reader->source_clock, pen_now_us() - reader->clock_read_us, &now)) {
+        return sent;
+    }
+    return now;
+}
+
 /* One record of the spool into the intake; *taken false when there is none. */
 static bool take_record(pen_reader *reader, bool *taken, pen_error *err)
 {
@@ -228,8 +246,7 @@ static bool take_record(pen_reader *reader, bool *taken, pen_error *err)
     switch (record.kind) {
     case PEN_SPOOL_MESSAGE:
         /* What lies in the spool is late by how long it has lain there, too. */
-        pen_intake_clock(reader->intake,
-                         reader->source_clock != 0 ? reader->source_clock : record.sent);
+        pen_intake_clock(reader->intake, source_clock_now(reader, record.sent));
         return pen_intake_message(reader->intake, record.payload, at, err);
     case PEN_SPOOL_KEEPALIVE:
         pen_intake_keepalive(reader->intake, record.wal_end);
@@ -471,8 +488,8 @@ static void take_up(pen_reader *reader)
     pen_intake *intake = pen_place_take(&reader->stream->next_intake);
     if (intake != NULL) {
         reader->intake = intake;
-        reader->receiving =
-            true; /* the one before may have come to its end; what it had comes again */
+        /* The one before may have come to its end; what it had comes again. */
+        reader->receiving = true;
         if (reader->spool != NULL) {
             reader->cursor = pen_spool_cursor_create(reader->spool, pen_spool_first(reader->spool));
         }

@@ -12,7 +12,8 @@ import pytest
 
 from lib.cluster import Cluster
 from lib.load import Load
-from lib.program import FAILED, STOPPED, wait_until
+from lib.pair import lsn_number
+from lib.program import DONE, FAILED, STOPPED, wait_until
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
 SPOOLED = ("--ack", "spooled")
@@ -207,3 +208,30 @@ def test_whatever_dies(frail, make_pair, seed):
     load.check()
     pair.penstock.catch_up(timeout=60)
     load.check()
+
+
+@pytest.mark.smoke
+def test_the_target_lost_behind_the_end(make_pair):
+    """All up to --stop-at is in the spool, and the target is lost before it has it: what is in the spool is read again."""
+    pair = make_pair("owner")
+    pair.schema(TABLES)
+    pair.make_slot()
+    blocker = pair.connect(pair.target_cluster)
+    blocker.autocommit = False
+    with blocker.cursor() as cursor:
+        cursor.execute("LOCK TABLE seen IN SHARE MODE")
+    pair.on_source("INSERT INTO seen VALUES (1)")
+    end = pair.wal_lsn()
+    run = pair.penstock.start(*SPOOLED, workers=2, stop_at=end)
+    wait_until(lambda: pair.target_cluster.sql(
+        "SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE datname = %s AND NOT granted",
+        (pair.name,)), 20, "the worker to wait")
+    pair.on_source("INSERT INTO seen VALUES (2)")  # behind the end: the reader knows now that nothing else is to come
+    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= lsn_number(end), 20, "the spool to hold all of it")
+    time.sleep(0.3)
+    pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                            " AND application_name LIKE 'penstock%%'", (pair.name,))
+    blocker.rollback()
+    run.wait(40, expect=DONE)
+    assert run.finished()["recoveries"] >= 1
+    assert pair.on_target("SELECT n FROM seen") == [(1,)]

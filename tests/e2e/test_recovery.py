@@ -96,15 +96,19 @@ def test_workers_are_cancelled_under_load(any_pair, limits):
 
     writers = [threading.Thread(target=in_transactions, args=(pair, list(transactions(first))))
                for first in (0, 10000)]
+    # On a fast machine a cancel may meet nobody at work; one who waits for this row it meets.
+    holder = Holder(pair, "SELECT n FROM hot FOR UPDATE")
     with Storm(pair) as storm:
         for writer in writers:
             writer.start()
+        wait_until(lambda: warnings(run, "applied again"), 30, "a batch that is cancelled")
+        holder.end()
         for writer in writers:
             writer.join()
         pair.wait_rows("events", 3000, run, timeout=120)
     run.stop()
     finished = run.finished()
-    assert finished["retries"] > 0 and storm.hits > 20
+    assert finished["retries"] > 0 and storm.hits > 0
     assert finished["transactions"] == 3001
     assert pair.on_target("SELECT n FROM hot") == [(3000,)]
     assert pair.same() > 5000
@@ -260,21 +264,21 @@ def test_a_part_of_a_large_transaction_fails(pair, trouble):
     pair.on_source("INSERT INTO big SELECT i, '' FROM generate_series(1, 20000) i")
     pair.penstock.catch_up()
     target_lock_timeout(pair, "300ms")
-    holder = Holder(pair, "SELECT * FROM big WHERE id = 15000 FOR UPDATE") if trouble == "lock" else None
+    holder = Holder(pair, "SELECT * FROM big WHERE id = 15000 FOR UPDATE")
     pair.transaction("UPDATE big SET a = a || repeat('x', 300) WHERE id <= 20000",
                      "INSERT INTO events SELECT 'large', i FROM generate_series(1, 20000) i")
     pair.on_source("INSERT INTO events VALUES ('behind', 0)")
     run = pair.penstock.start("--stop-when-caught-up", memory="16MB", batch_rows=1000)
-    if holder:
+    if trouble == "lock":
         wait_for_lock_wait(pair, run)
         wait_until(lambda: warnings(run, "55P03"), 20, "a lock timeout")
         time.sleep(1)
         assert run.running
-        holder.end()
     else:
         pair.wait_streaming(run)
         with Storm(pair, 0.03):
             wait_until(lambda: warnings(run, "57014") or not run.running, 30, "a cancel")
+    holder.end()
     run.wait(120)
     if run.process.returncode == FAILED:
         # a cancel that met one of the savepoints themselves
