@@ -55,7 +55,7 @@ pen_dispatchers *pen_dispatchers_create(pen_stream *stream, pen_pgconn *catalog)
     all->stream = stream;
     all->count = stream->dealing.count;
     pen_countdown_init(&all->left, all->count);
-    all->former = pen_former_create(stream->options->conflict_memory, &stream->limits,
+    all->former = pen_former_create(stream->options->conflict_memory, &stream->filling.limits,
                                     stream->resume.commit_lsn);
     all->targets = pen_targets_create(stream, catalog);
     for (unsigned i = 0; i < all->count; i++) {
@@ -155,7 +155,8 @@ static bool hash_again(pen_dispatcher *d, prepared *it, pen_error *err)
 static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
 {
     pen_stream *stream = all->stream;
-    bool hold = behind && !pen_batch_is_full(batch, &stream->fill);
+    const pen_batch_limits enough = pen_filling_enough(&stream->filling);
+    bool hold = behind && !pen_batch_is_full(batch, &enough);
     if (hold) {
         pen_meter_add(PEN_METRIC_BATCHES_HELD, !batch->held);
         batch->held = true;
@@ -179,7 +180,9 @@ static pen_batch *batch_for(pen_dispatchers *all, const pen_txn *txn)
 {
     pen_handover *handover = &all->stream->handover;
     pen_batch *batch = pen_handover_take_back(handover);
-    if (batch != NULL && !pen_former_has_room(all->former, batch, txn)) {
+    const pen_batch_limits most = pen_filling_most(&all->stream->filling);
+    if (batch != NULL &&
+        (pen_batch_is_full(batch, &most) || !pen_former_has_room(all->former, batch, txn))) {
         pen_handover_offer(handover, batch);
         if (!pen_handover_wait_for_room(handover)) {
             return NULL;

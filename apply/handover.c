@@ -13,6 +13,7 @@ void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker
     pen_flag_init(&handover->wants_room);
     pen_cell_init(&handover->committed, 0);
     pen_idle_init(&handover->idle);
+    pen_idle_init(&handover->early);
     for (size_t i = 0; i < PEN_HOLDERS; i++) {
         pen_cell_init(&handover->holders[i], 0);
     }
@@ -197,6 +198,27 @@ pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uin
     }
 }
 
+pen_turn pen_handover_wait_for_batch(pen_handover *handover, unsigned number, uint64_t batch_number,
+                                     uint64_t bound)
+{
+    PEN_ASSERT(bound < batch_number);
+    pen_parker *parker = handover->workers[number];
+    for (;;) {
+        /* In this order, as in take_or_sleep. */
+        pen_parker_prepare(parker);
+        pen_idle_add(&handover->early, number);
+        bool come = pen_handover_committed(handover) >= bound;
+        /* [LETGO-1] acquire: pairs with the release in pen_handover_let_go. */
+        bool let_go = pen_cell_read(&handover->let_go[number]) == batch_number;
+        if (come || let_go || stopped(handover)) {
+            pen_parker_cancel(parker);
+            (void)pen_idle_remove(&handover->early, number);
+            return come ? PEN_TURN_COME : let_go ? PEN_TURN_LET_GO : PEN_TURN_STOPPED;
+        }
+        (void)pen_meter_park(PEN_METRIC_WORKER_TURN, parker, -1, 0, PEN_PARK_FOREVER);
+    }
+}
+
 uint64_t pen_handover_holding(const pen_handover *handover, unsigned number)
 {
     /* [HOLDING-1] acquire: pairs with the release in pen_handover_take. */
@@ -221,5 +243,11 @@ void pen_handover_commit(pen_handover *handover, uint64_t batch_number)
     uint64_t holder = pen_cell_exchange(&handover->holders[next % PEN_HOLDERS], 0);
     if (holder != 0) {
         pen_parker_wake(handover->workers[holder - 1]);
+    }
+    for (unsigned word = 0; word * 64 < handover->worker_count; word++) {
+        uint64_t early = pen_idle_take_word(&handover->early, word);
+        for (; early != 0; early &= early - 1) {
+            pen_parker_wake(handover->workers[word * 64 + (unsigned)__builtin_ctzll(early)]);
+        }
     }
 }

@@ -21,6 +21,9 @@
  *   then offers it (apply/dealing.h); the end offers it too. The next batch begins only when it was
  *   offered and taken, so nobody waits for a batch behind it.
  * - A worker waits for its turn while the batch before commits: [HOLDER-1]. A turn does not pass.
+ * - A worker waits for an earlier batch, and that commits: it joins the set of those and looks once
+ *   more; who commits says so and then looks into the set. Of two exchanges on the set one comes
+ *   first.
  * - A worker is told to let go while it goes to sleep: what it is told is published before the
  * wake, and looked at after the prepare. It is told a batch's number, so that what comes late, when
  * it has another batch, is nothing.
@@ -51,6 +54,7 @@ typedef struct pen_handover {
     /* workers write */
     PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
     PEN_ALIGNED pen_idle_set idle;
+    PEN_ALIGNED pen_idle_set early; /* who waits for an earlier batch than the one before its own */
     PEN_ALIGNED pen_cell holders[PEN_HOLDERS];  /* worker number + 1, 0: nobody yet */
     PEN_ALIGNED pen_cell holding[PEN_IDLE_MAX]; /* number of the batch that it took last */
     /* the watchdog writes */
@@ -103,7 +107,11 @@ pen_batch *pen_handover_take(pen_handover *handover, unsigned number);
  * let go; it then rolls back and waits again, without. */
 PEN_MUST_CHECK pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsigned number,
                                                    uint64_t batch_number, bool has_locks);
-/* Worker, whose turn it is: batch `batch_number` has committed; wakes who holds the next one. */
+/* The same, but waits only until batch `bound`, an earlier one, has committed. */
+PEN_MUST_CHECK pen_turn pen_handover_wait_for_batch(pen_handover *handover, unsigned number,
+                                                    uint64_t batch_number, uint64_t bound);
+/* Worker, whose turn it is: batch `batch_number` has committed; wakes who holds the next one,
+ * and who waits for a batch. */
 void pen_handover_commit(pen_handover *handover, uint64_t batch_number);
 
 /* Any thread: number of the batch that worker `number` took last, 0 for none; it may have committed

@@ -234,8 +234,8 @@ static bool is_large(const pen_intake *intake)
 {
     const pen_stream *stream = intake->stream;
     const pen_txn *open = intake->assembler.open;
-    return open->change_count > stream->limits.rows || open->bytes > stream->limits.bytes ||
-           open->bytes > stream->budget.limit / 8;
+    return open->change_count > stream->filling.limits.rows ||
+           open->bytes > stream->filling.limits.bytes || open->bytes > stream->budget.limit / 8;
 }
 
 /* Lets a large transaction flow to its worker from here on, or past us when the target has it. */

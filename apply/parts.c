@@ -16,6 +16,8 @@
  */
 #define SILENCE_MS       60000
 #define SILENCE_LEAST_MS 5000
+/* Workers' sessions that are opened at the same time. */
+#define OPENINGS_AT_ONCE 8
 /* The spool's segments and buffers. */
 #define SPOOL_SEGMENT ((size_t)64 << 20)
 #define SPOOL_BUFFER  ((size_t)256 << 10)
@@ -151,26 +153,71 @@ static bool find_end(pen_run *run, pen_error *err)
     return ok && pen_parts_nudge_source(run, err);
 }
 
+/* One worker's session while it is made. */
+typedef struct opening {
+    pen_stream *stream;
+    unsigned number;
+    pen_thread thread;
+    bool ok;
+    pen_error err;
+} opening;
+
+static bool open_worker(pen_stream *stream, unsigned number, pen_error *err)
+{
+    char part[24];
+    pen_pgconn *conn = NULL;
+    snprintf(part, sizeof(part), "worker %u", number + 1);
+    if (!open_target(stream, part, false, &conn, err)) {
+        return false;
+    }
+    pen_worker *worker = pen_alloc_lines(sizeof(*worker));
+    if (!pen_worker_init(worker, stream, number, conn, err)) {
+        pen_worker_deinit(worker);
+        free(worker);
+        return false;
+    }
+    stream->workers[number] = worker;
+    return true;
+}
+
+static void run_opening(void *arg)
+{
+    opening *it = arg;
+    it->ok = open_worker(it->stream, it->number, &it->err);
+}
+
+/* Each session takes some ten round trips, so that a distant target would have them wait for
+ * seconds one after the other. A few at a time: a server, or a proxy before it, that starts a
+ * process for each does not like a hundred at once. */
 static bool start_workers(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
-    for (unsigned i = 0; i < stream->worker_count; i++) {
-        char part[24];
-        pen_pgconn *conn = NULL;
-        snprintf(part, sizeof(part), "worker %u", i + 1);
-        if (!open_target(stream, part, false, &conn, err)) {
-            return false;
+    opening openings[OPENINGS_AT_ONCE];
+    bool ok = true;
+    for (unsigned first = 0; ok && first < stream->worker_count; first += OPENINGS_AT_ONCE) {
+        unsigned count = stream->worker_count - first;
+        count = count < OPENINGS_AT_ONCE ? count : OPENINGS_AT_ONCE;
+        for (unsigned i = 0; i < count; i++) {
+            openings[i] = (opening){.stream = stream, .number = first + i};
+            char name[24];
+            snprintf(name, sizeof(name), "worker %u", first + i + 1);
+            if (!pen_thread_start(&openings[i].thread, PEN_ROLE_WORKER, name, run_opening,
+                                  &openings[i], &openings[i].err)) {
+                openings[i].ok = false;
+            }
         }
-        pen_worker *worker = pen_alloc_lines(sizeof(*worker));
-        if (!pen_worker_init(worker, stream, i, conn, err)) {
-            pen_worker_deinit(worker);
-            free(worker);
-            return false;
+        for (unsigned i = 0; i < count; i++) {
+            pen_thread_join(&openings[i].thread);
+            if (ok && !openings[i].ok) {
+                *err = openings[i].err;
+            }
+            ok &= openings[i].ok;
         }
-        stream->workers[i] = worker;
-        pen_handover_add_worker(&stream->handover, i, &worker->parker);
     }
-    return true;
+    for (unsigned i = 0; ok && i < stream->worker_count; i++) {
+        pen_handover_add_worker(&stream->handover, i, &stream->workers[i]->parker);
+    }
+    return ok;
 }
 
 /* The checkpoint tells nothing that the target does not know better, but for one thing: that there

@@ -35,6 +35,7 @@
 
 #include "apply/dealing.h"
 #include "apply/fence.h"
+#include "apply/filling.h"
 #include "apply/format.h"
 #include "apply/handover.h"
 #include "apply/onconflict.h"
@@ -69,8 +70,6 @@ typedef struct pen_stream {
     pen_format format;
     pen_fences fences; /* what the copy has brought already; made anew between two runs */
     pen_lsn stop_lsn; /* transactions that commit behind it are not applied; PEN_LSN_NONE: no end */
-    pen_batch_limits limits; /* of a batch */
-    pen_batch_limits fill;   /* up to where one waits for more while the source is far behind */
     int status_interval_ms;
     int silence_limit_ms; /* the reader's: a source that is silent for longer is lost */
     struct pen_worker **workers;
@@ -104,6 +103,9 @@ typedef struct pen_stream {
 
     /* who holds the baton and workers write */
     pen_handover handover;
+
+    /* workers write, dispatchers read */
+    PEN_ALIGNED pen_filling filling;
 
     /* workers write */
     PEN_ALIGNED pen_cell applied_lsn; /* end of the newest transaction visible on the target */

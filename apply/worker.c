@@ -16,14 +16,20 @@
 /* With fewer changes there is nothing to be planned. */
 #define PLANNED_CHANGES 8
 
-/* The PID that the server knows the session by: what a proxy told at connect may be its own. */
-static bool read_backend_pid(pen_pgconn *conn, int *pid, pen_error *err)
+/* What must be gained by a wave between the first one and the turn. */
+#define WORTH_A_WAVE_US 5000
+
+/* The PID that the server knows the session by: what a proxy told at connect may be its own. Also
+ * how long the round trip took. */
+static bool read_backend_pid(pen_pgconn *conn, int *pid, int64_t *trip_us, pen_error *err)
 {
     pen_pgresult *res = NULL;
+    int64_t since_us = pen_now_us();
     if (!pen_pgconn_exec(conn, "read the session's PID", "SELECT pg_catalog.pg_backend_pid()", 0,
                          NULL, &res, err)) {
         return false;
     }
+    *trip_us = pen_now_us() - since_us;
     *pid = (int)strtol(pen_pgresult_value(res, 0, 0), NULL, 10);
     pen_pgresult_clear(res);
     return true;
@@ -39,7 +45,7 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->plan = pen_plan_create();
     worker->parker.event_fd = -1;
     if (!pen_parker_init(&worker->parker, err) ||
-        !read_backend_pid(conn, &worker->backend_pid, err)) {
+        !read_backend_pid(conn, &worker->backend_pid, &worker->trip_us, err)) {
         pen_plan_destroy(worker->plan);
         pen_pgconn_close(conn);
         return false;
@@ -56,17 +62,19 @@ void pen_worker_deinit(pen_worker *worker)
     pen_parker_deinit(&worker->parker);
 }
 
-typedef enum wave { WAVE_FREE, WAVE_BOUND } wave;
+/* The changes of a batch that are bound to one of these batches, both included, in source order:
+ * what goes to the target together. Waves go out with rising bounds, so that no two changes of one
+ * key change places (core/conflict.c). */
+typedef struct wave {
+    uint64_t from;
+    uint64_t to;
+} wave;
 
-/* Calls for each change of one wave, in source order: the free ones are those bound to nothing
- * later than `threshold`, the same one for the whole batch, so that no two changes of one key
- * change places. */
 typedef struct wave_cursor {
     const pen_txn *txn;
     const pen_segment *seg;
     const pen_change *chg;
-    wave which;
-    uint64_t threshold;
+    wave wave;
 } wave_cursor;
 
 /* The next change of the wave, or NULL. */
@@ -87,18 +95,17 @@ static const pen_change *next_change(wave_cursor *at)
             }
             at->chg = at->seg->first;
         }
-        bool is_free = at->chg->bound <= at->threshold;
-        if (is_free == (at->which == WAVE_FREE)) {
+        if (at->chg->bound >= at->wave.from && at->chg->bound <= at->wave.to) {
             return at->chg;
         }
     }
 }
 
 /* Sends the changes of one wave: a few as they come, more as they are planned. */
-static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, uint64_t threshold,
-                      bool guarded, pen_error *err)
+static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, bool guarded,
+                      pen_error *err)
 {
-    wave_cursor at = {.txn = batch->first, .which = which, .threshold = threshold};
+    wave_cursor at = {.txn = batch->first, .wave = which};
     const pen_change *chg;
     if (!pen_worker_plans(worker, batch->change_count)) {
         while ((chg = next_change(&at)) != NULL) {
@@ -117,43 +124,123 @@ static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, ui
     return pen_sender_steps(&worker->sender, steps, count, guarded, err);
 }
 
-/* Sends what remains and commits: changes not sent yet, the progress row, COMMIT, in one flight. */
-static bool send_tail(pen_worker *worker, const pen_batch *batch, wave which, uint64_t threshold,
-                      pen_error *err)
+/* Sends what remains and commits: changes not sent yet, those bound to `from` or a later batch; the
+ * progress row; COMMIT, in one flight. */
+static bool send_tail(pen_worker *worker, const pen_batch *batch, uint64_t from, pen_error *err)
 {
     pen_sender *sender = &worker->sender;
-    return send_wave(worker, batch, which, threshold, true, err) &&
+    return send_wave(worker, batch, (wave){from, UINT64_MAX}, true, err) &&
            pen_sender_progress(sender, batch->last, batch->previous_commit_lsn, err) &&
            pen_sender_commit(sender, err);
+}
+
+/* Sends one wave and looks at its tags, before what commits it goes out. */
+static bool bring_wave(pen_worker *worker, const pen_batch *batch, wave which, pen_error *err)
+{
+    return send_wave(worker, batch, which, false, err) &&
+           pen_sender_drain(&worker->sender, false, err);
+}
+
+/* The batch that is worth waiting for before the turn, because then changes may go out that take
+ * the target a while: 0 for none. Only a target whose rows take long makes that worth a round trip.
+ * `from`: what is bound to an earlier batch is on the target. */
+static uint64_t worth_waiting_for(pen_worker *worker, const pen_batch *batch, uint64_t from)
+{
+    uint32_t counts[PEN_HOLDERS] = {0};
+    uint64_t worth = pen_filling_rows_in(&worker->stream->filling, WORTH_A_WAVE_US);
+    worth = worth != 0 ? worth : PLANNED_CHANGES;
+    if (batch->number - from < 2 || batch->change_count < worth) {
+        return 0;
+    }
+    /* Those bound to the batch before this one go out at its turn. */
+    wave_cursor at = {.txn = batch->first, .wave = {from, batch->number - 2}};
+    const pen_change *chg;
+    while ((chg = next_change(&at)) != NULL) {
+        PEN_ASSERT(chg->bound - from < PEN_HOLDERS);
+        counts[chg->bound - from]++;
+    }
+    uint64_t sum = 0;
+    for (uint64_t bound = from; bound < batch->number - 1; bound++) {
+        sum += counts[bound - from];
+        if (sum >= worth) {
+            return bound;
+        }
+    }
+    return 0;
+}
+
+/* How a batch that does not go out in one flight comes to the target. */
+typedef struct advance {
+    uint64_t from;     /* what is bound to an earlier batch is there */
+    unsigned trips;    /* round trips */
+    int64_t waited_us; /* for others */
+} advance;
+
+static pen_turn wait_for(pen_worker *worker, const pen_batch *batch, uint64_t bound,
+                         advance *so_far)
+{
+    pen_handover *handover = &worker->stream->handover;
+    int64_t since_us = pen_now_us();
+    pen_turn turn =
+        bound != 0 ? pen_handover_wait_for_batch(handover, worker->number, batch->number, bound)
+                   : pen_handover_wait_for_turn(handover, worker->number, batch->number, true);
+    so_far->waited_us += pen_now_us() - since_us;
+    return turn;
+}
+
+/* Brings all to the target that need not wait for the batch's turn, and waits for that; *ok: it
+ * could be brought. */
+static pen_turn come_to_turn(pen_worker *worker, const pen_batch *batch, advance *so_far, bool *ok,
+                             pen_error *err)
+{
+    uint64_t bound;
+    uint64_t committed = pen_handover_committed(&worker->stream->handover);
+    do {
+        *ok = bring_wave(worker, batch, (wave){so_far->from, committed}, err);
+        if (!*ok) {
+            return PEN_TURN_COME;
+        }
+        so_far->from = committed + 1;
+        so_far->trips++;
+        bound = worth_waiting_for(worker, batch, so_far->from);
+        pen_turn turn = wait_for(worker, batch, bound, so_far);
+        if (turn != PEN_TURN_COME) {
+            return turn;
+        }
+        committed = pen_handover_committed(&worker->stream->handover);
+    } while (committed != batch->number - 1);
+    return PEN_TURN_COME;
 }
 
 /* The batch as the dispatcher bound it; false leaves it to the replay. */
 static bool apply_batch(pen_worker *worker, const pen_batch *batch, bool *let_go, pen_error *err)
 {
     pen_sender *sender = &worker->sender;
-    pen_handover *handover = &worker->stream->handover;
-    uint64_t committed = pen_handover_committed(handover);
+    advance so_far = {.from = 0};
+    bool ok = true;
+    int64_t since_us = pen_now_us();
     if (!pen_sender_tidy(sender, err) || !pen_sender_begin(sender, err)) {
         return false;
     }
-    if (committed == batch->number - 1 && batch->change_count <= ONE_FLIGHT_CHANGES) {
-        return send_tail(worker, batch, WAVE_FREE, committed, err);
+    if (pen_handover_committed(&worker->stream->handover) != batch->number - 1 ||
+        batch->change_count > ONE_FLIGHT_CHANGES) {
+        switch (come_to_turn(worker, batch, &so_far, &ok, err)) {
+        case PEN_TURN_COME:
+            break;
+        case PEN_TURN_LET_GO:
+            *let_go = true;
+            return false;
+        case PEN_TURN_STOPPED:
+            return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+        }
     }
-    /* The tags of the free changes are looked at before the tail goes out. */
-    if (!send_wave(worker, batch, WAVE_FREE, committed, false, err) ||
-        !pen_sender_drain(sender, false, err)) {
+    if (!ok || !send_tail(worker, batch, so_far.from, err)) {
         return false;
     }
-    switch (pen_handover_wait_for_turn(handover, worker->number, batch->number, true)) {
-    case PEN_TURN_COME:
-        return send_tail(worker, batch, WAVE_BOUND, committed, err);
-    case PEN_TURN_LET_GO:
-        *let_go = true;
-        return false;
-    case PEN_TURN_STOPPED:
-        break;
-    }
-    return pen_error_set(err, PEN_ERROR_NONE, "stopped");
+    pen_filling_learn(&worker->stream->filling, batch->change_count,
+                      pen_now_us() - since_us - so_far.waited_us, so_far.trips + 1,
+                      worker->trip_us);
+    return true;
 }
 
 bool pen_worker_plans(const pen_worker *worker, uint64_t change_count)

@@ -24,6 +24,7 @@ typedef struct pen_worker {
     pen_parker parker;
     pen_thread thread;
     int backend_pid; /* set before the thread starts, then read-only */
+    int64_t trip_us; /* a round trip to the target, as one took at the start */
     pen_sender sender;
     pen_plan *plan;
     /* of the batch under way */

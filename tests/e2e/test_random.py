@@ -40,6 +40,7 @@ class Scenario:
         self.sessions = chance.choice((1, 3, 5, 8))
         self.by_root = chance.random() < 0.3
         self.layout = chance.random() < 0.3
+        self.slow = seed % 6 == 4  # each row costs the target some milliseconds; a cancel would meet every batch
         self.format = ("binary", "text", "auto")[seed // 2 % 3]
         self.dispatchers = chance.choice((1, 4))
         self.conflict_memory = chance.choice(("1kB", "4MB"))  # 16 buckets, or the usual ones
@@ -168,7 +169,7 @@ def test_history(make_pair, seed):
     print(f"seed {seed}: {scenario}")
     pair = make_pair(scenario.role)
     history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout,
-                      citext=scenario.format != "binary")
+                      citext=scenario.format != "binary", slow=scenario.slow)
     if scenario.streaming == "on":
         pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
     history.make_slot(scenario.by_root)

@@ -46,6 +46,7 @@ static int delay(void)
 #define pen_idle_add(set, member)      (delay(), pen_idle_add(set, member))
 #define pen_idle_remove(set, member)   (delay(), pen_idle_remove(set, member))
 #define pen_idle_pick(set, count)      (delay(), pen_idle_pick(set, count))
+#define pen_idle_take_word(set, word)  (delay(), pen_idle_take_word(set, word))
 #define pen_parker_prepare(parker)     (delay(), pen_parker_prepare(parker))
 #define pen_parker_wake(parker)        (delay(), pen_parker_wake(parker))
 #define pen_meter_park(wait, parker, fd, events, timeout_ms)                                       \
@@ -193,7 +194,19 @@ static bool apply(worker *self, const pen_batch *batch)
     }
     if (committed != number - 1) {
         self->waits++;
-        pen_turn turn = pen_handover_wait_for_turn(&handover, self->number, number, true);
+        pen_turn turn = PEN_TURN_COME;
+        if (next_random() >> 20 & 1) {
+            /* As when it can do something as soon as an earlier batch has committed. */
+            uint64_t bound = committed + (next_random() >> 20) % (number - committed);
+            turn = pen_handover_wait_for_batch(&handover, self->number, number, bound);
+            if (turn == PEN_TURN_COME && (pen_handover_committed(&handover) < bound ||
+                                          (bound > 0 && last_of[bound] == PEN_LSN_NONE))) {
+                complain("did not wait for an earlier one", number);
+            }
+        }
+        if (turn == PEN_TURN_COME) {
+            turn = pen_handover_wait_for_turn(&handover, self->number, number, true);
+        }
         if (turn == PEN_TURN_LET_GO) {
             self->let_go++;
             turn = pen_handover_wait_for_turn(&handover, self->number, number, false);

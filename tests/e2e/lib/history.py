@@ -72,6 +72,19 @@ CREATE TABLE emptied_bag (v int);
 ALTER TABLE emptied_bag REPLICA IDENTITY FULL;
 CREATE TABLE grown (id int PRIMARY KEY, v int);
 """
+# On the target, where each row then takes so long that a batch is brought there in several waves.
+SLOW = """
+CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN PERFORM pg_sleep(0.005); RETURN NULL; END $$;
+DO $$ DECLARE it regclass; BEGIN
+    FOR it IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('CREATE TRIGGER take_long AFTER INSERT OR UPDATE OR DELETE ON %s'
+                       ' FOR EACH ROW EXECUTE FUNCTION take_long()', it);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER take_long', it);
+    END LOOP;
+END $$;
+"""
+
 # A trigger that is not declared immutable: behind it everything is serialised. What it does twice is
 # the same as once.
 TRIGGER = """
@@ -103,10 +116,12 @@ PASSING = ("23505", "23503", "23P01", "55P03", "40P01", "23502", "22012", "54000
 
 
 class History(odd.OddTables):
-    """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's;
+    """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's; `slow`:
+    each row of them takes a while there;
     `citext`: with a table whose key is of that extension's type, which does not come in binary."""
 
-    def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False, citext=False):
+    def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False, citext=False,
+                 slow=False):
         self.pair = pair
         self.random = random.Random(seed)
         self.transactions = transactions
@@ -125,6 +140,8 @@ class History(odd.OddTables):
             self.chain, self.grow, *self.odd_work(),
         ]
         pair.schema(SCHEMA + odd.SCHEMA + (TRIGGER if trigger else ""))
+        if slow:
+            pair.on_target(SLOW)
         digested = DIGESTED | odd.DIGESTED
         if citext and make_citext(pair):
             pair.schema(odd.CITEXT_SCHEMA)

@@ -388,6 +388,23 @@ Test(handover, the_turn_comes_whenever_the_others_commit)
     } while (next_places());
 }
 
+Test(handover, an_earlier_batch_commits_at_any_moment)
+{
+    void (*const script[])(void) = {commit_next, commit_next};
+    set_events(2, script);
+    do {
+        begin();
+        cr_assert_eq(pen_handover_wait_for_batch(&handover, 0, 4, 1), PEN_TURN_COME);
+        cr_assert_not(slept_for_ever, "events at %u %u", places[0], places[1]);
+        cr_assert_geq(pen_handover_committed(&handover), 1);
+        cr_assert_eq(pen_handover_wait_for_batch(&handover, 0, 4, 2), PEN_TURN_COME);
+        cr_assert_not(slept_for_ever, "events at %u %u", places[0], places[1]);
+        cr_assert_eq(pen_handover_committed(&handover), 2);
+        /* What has committed already is not waited for. */
+        cr_assert_eq(pen_handover_wait_for_batch(&handover, 0, 4, 1), PEN_TURN_COME);
+    } while (next_places());
+}
+
 static void let_this_go(void)
 {
     pen_handover_let_go(&handover, 0, 3);
@@ -409,6 +426,9 @@ Test(handover, who_has_locks_is_told_to_let_go_at_any_moment)
     do {
         begin();
         cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 3, true), PEN_TURN_LET_GO);
+        cr_assert_not(slept_for_ever, "told at %u", places[0]);
+        begin();
+        cr_assert_eq(pen_handover_wait_for_batch(&handover, 0, 3, 1), PEN_TURN_LET_GO);
         cr_assert_not(slept_for_ever, "told at %u", places[0]);
     } while (next_places());
     /* What was meant for a batch that it had before is nothing. */
@@ -462,6 +482,9 @@ Test(handover, a_stop_at_any_moment_ends_each_wait)
         cr_assert_not(slept_for_ever);
         begin();
         cr_assert_eq(pen_handover_wait_for_turn(&handover, 0, 2, true), PEN_TURN_STOPPED);
+        cr_assert_not(slept_for_ever);
+        begin();
+        cr_assert_eq(pen_handover_wait_for_batch(&handover, 0, 3, 1), PEN_TURN_STOPPED);
         cr_assert_not(slept_for_ever);
         begin();
         playing = true;

@@ -1,0 +1,81 @@
+#include "apply/filling.h"
+
+/* Of the limits, while a batch waits for more: larger batches are not cheaper any more, and the
+ * rest is for a target that does not keep up. */
+#define FILL_PART 4
+/* But batches commit one after the other, each with a round trip: from here on that is what limits,
+ * and the larger they are the less. */
+#define LONG_TRIP_US 1000
+/* What a row takes in memory, at most, of the bytes that came for it. */
+#define MEMORY_FACTOR 8
+/* The part of the newest batch in the mean. */
+#define NEWEST_PART 4
+
+static uint64_t at_least_one(uint64_t value)
+{
+    return value == 0 ? 1 : value;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void pen_filling_init(pen_filling *filling, const pen_batch_limits *limits, uint64_t memory,
+                      unsigned workers)
+{
+    filling->limits = *limits;
+    /* All workers and the reader must be able to have a batch in memory, where rows take several
+     * times the bytes that came. */
+    filling->share = at_least_one(memory / MEMORY_FACTOR / (workers + 1));
+    pen_cell_init(&filling->row_ns, 0);
+    pen_cell_init(&filling->trip_us, 0);
+}
+
+void pen_filling_learn(pen_filling *filling, uint64_t rows, int64_t took_us, unsigned trips,
+                       int64_t trip_us)
+{
+    int64_t own_us = took_us - (int64_t)trips * trip_us;
+    uint64_t now_ns = own_us <= 0 || rows == 0 ? 0 : (uint64_t)own_us * 1000 / rows;
+    /* It does not matter which of two workers that write at the same time is kept. */
+    uint64_t before = pen_cell_read(&filling->row_ns);
+    uint64_t mean_ns =
+        before == 0 ? now_ns : ((before - 1) * (NEWEST_PART - 1) + now_ns) / NEWEST_PART;
+    pen_cell_publish(&filling->row_ns, mean_ns + 1);
+    if (pen_cell_read(&filling->trip_us) != (uint64_t)trip_us) {
+        pen_cell_publish(&filling->trip_us, (uint64_t)trip_us);
+    }
+}
+
+uint64_t pen_filling_rows_in(const pen_filling *filling, uint64_t time_us)
+{
+    uint64_t row_ns = pen_cell_read(&filling->row_ns);
+    return row_ns == 0 ? 0 : at_least_one(1000 * time_us / row_ns);
+}
+
+/* Rows that take the target as long as a batch is to take. */
+static uint64_t rows_in_time(const pen_filling *filling)
+{
+    uint64_t rows = pen_filling_rows_in(filling, PEN_FILLING_AIM_US);
+    if (rows == 0) {
+        return PEN_FILLING_FIRST_ROWS;
+    }
+    return rows < PEN_FILLING_LEAST_ROWS ? PEN_FILLING_LEAST_ROWS : rows;
+}
+
+pen_batch_limits pen_filling_most(const pen_filling *filling)
+{
+    pen_batch_limits most = filling->limits;
+    most.rows = smaller(most.rows, rows_in_time(filling));
+    return most;
+}
+
+pen_batch_limits pen_filling_enough(const pen_filling *filling)
+{
+    const pen_batch_limits *limits = &filling->limits;
+    uint64_t part = pen_cell_read(&filling->trip_us) >= LONG_TRIP_US ? 1 : FILL_PART;
+    return (pen_batch_limits){.rows =
+                                  smaller(at_least_one(limits->rows / part), rows_in_time(filling)),
+                              .bytes = smaller(at_least_one(limits->bytes / part), filling->share),
+                              .transactions = at_least_one(limits->transactions / part)};
+}
