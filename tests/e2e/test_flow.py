@@ -242,3 +242,33 @@ def test_a_summary_for_people(pair):
         assert len([line for line in lines if start in line]) == 1, run.stderr
     assert len([line for line in lines if "transactions and" in line and "; limited by the " in line]) == 1
     assert "stream finished" in lines[-1] and "limit=" in lines[-1] and "reader_" not in lines[-1]
+
+
+SLOW = """CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN PERFORM pg_sleep(0.005); RETURN NULL; END $$;
+CREATE TRIGGER take_long AFTER UPDATE ON rows FOR EACH ROW EXECUTE FUNCTION take_long();
+ALTER TABLE rows ENABLE ALWAYS TRIGGER take_long"""
+
+
+@pytest.mark.parametrize("dispatchers", [1, 4])
+def test_rows_that_take_long(pair, dispatchers):
+    """Batches are small enough for all workers to have one, none waits for its turn with what need not, and nothing goes
+    out that must."""
+    count, workers = 3000, 16
+    pair.schema(TABLE + "; CREATE TABLE hot (id int PRIMARY KEY, n int)")
+    pair.on_target(SLOW)
+    pair.make_slot()
+    pair.on_source("INSERT INTO rows SELECT i, '' FROM generate_series(1, %s) i", (count,))
+    pair.on_source("INSERT INTO hot SELECT i, 0 FROM generate_series(0, 6) i")
+    pair.penstock.catch_up()
+    pair.on_source(f"""DO $$ BEGIN FOR i IN 1..{count} LOOP
+        UPDATE rows SET a = i WHERE id = i; UPDATE hot SET n = i WHERE id = i % 7; COMMIT; END LOOP; END $$""")
+    time.sleep(0.3)
+    done = pair.penstock.catch_up(workers=workers, dispatchers=dispatchers).finished()
+    assert pair.same() == count + 7
+    # One after the other they take 15 s and more.
+    assert done["seconds"] < count * 0.005 / 4
+    assert done["batches"] >= 2 * workers
+    assert done["batch_transactions_p50"] <= 100
+    # Who goes too early meets locks, and must let go of its own.
+    assert done["retries"] == 0
