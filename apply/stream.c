@@ -7,10 +7,6 @@
 
 /* Transactions that may wait between the reader and a dispatcher; --memory bounds their bytes. */
 #define RING_CAPACITY 4096
-/* Of a batch's limits, while it waits for more: see choose_fill. */
-#define FILL_PART 4
-/* What a row takes in memory, at most, of the bytes that came for it. */
-#define MEMORY_FACTOR 8
 
 pen_stop pen_stream_stopping(const pen_stream *stream)
 {
@@ -112,25 +108,6 @@ static void init_run(pen_stream *stream)
     memset(&stream->failure, 0, sizeof(stream->failure));
 }
 
-static uint64_t at_least_one(uint64_t value)
-{
-    return value == 0 ? 1 : value;
-}
-
-/* While the source is far behind, a batch goes to an idle worker from here on; it grows to its
- * limits only while none is. All workers and the reader must be able to have one in memory, where
- * rows take several times the bytes that came. */
-static pen_batch_limits choose_fill(const pen_batch_limits *limits, uint64_t memory,
-                                    unsigned workers)
-{
-    pen_batch_limits fill = {.rows = at_least_one(limits->rows / FILL_PART),
-                             .bytes = at_least_one(limits->bytes / FILL_PART),
-                             .transactions = at_least_one(limits->transactions / FILL_PART)};
-    uint64_t share = at_least_one(memory / MEMORY_FACTOR / (workers + 1));
-    fill.bytes = fill.bytes < share ? fill.bytes : share;
-    return fill;
-}
-
 bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_error *err)
 {
     pen_stream *made = pen_alloc_lines(sizeof(*made));
@@ -140,7 +117,9 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
     made->limits = (pen_batch_limits){.rows = options->batch_rows,
                                       .bytes = options->batch_bytes,
                                       .transactions = options->batch_transactions};
-    made->fill = choose_fill(&made->limits, options->memory, made->worker_count);
+    /* A batch goes to an idle worker from there on; it grows to its limits only while none is. */
+    made->fill =
+        pen_batch_fill(&made->limits, PEN_BATCH_FILL_PERCENT, options->memory, made->worker_count);
     made->meter_count = 1 + options->dispatchers + options->workers;
     made->meters = pen_alloc_lines(made->meter_count * sizeof(*made->meters));
     for (size_t i = 0; i < made->meter_count; i++) {
