@@ -347,6 +347,7 @@ static void take(pen_simulation *sim, worker *it, const pen_path *since)
 /* Its batch has committed: now it is the next one's turn, and it has time itself. */
 static void commit(pen_simulation *sim, worker *it)
 {
+    sim->result.first_commit_ns = sim->committed == 0 ? sim->now : sim->result.first_commit_ns;
     sim->committed = it->batch;
     sim->committed_path = it->path;
     it->phase = PHASE_IDLE;

@@ -58,6 +58,7 @@ typedef struct pen_path {
 
 typedef struct pen_simulated {
     double ns;
+    double first_commit_ns; /* when the first batch had committed */
     uint64_t transactions;
     uint64_t changes;
     uint64_t batches;

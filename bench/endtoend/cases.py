@@ -5,8 +5,12 @@ import fnmatch
 from . import workloads
 from .drain import Drain, Variant
 from .lag import Lag, YardstickCase
+from .migrate import Migrate, Way
 
 BULK_UPDATE = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= {rows}"
+
+# It has no key, and who migrates a database wants UPDATEs and DELETEs of all its tables to come over.
+HISTORY_KEY = "ALTER TABLE pgbench_history REPLICA IDENTITY FULL"
 
 
 def marks(total, parts):
@@ -27,7 +31,8 @@ def bulk_maker(rows):
 class Builder:
     """Makes the cases for what the command line asks for."""
 
-    def __init__(self, wanted, binaries):
+    def __init__(self, wanted, binaries, pgcopydb=None):
+        self.pgcopydb = pgcopydb  # its program, where there is one
         self.quick = wanted.quick
         self.binaries = binaries  # [(label, path)], the first is the build itself
         self.flags = wanted.flags
@@ -65,6 +70,7 @@ class Builder:
         self.drains()
         self.lags()
         self.sweeps()
+        self.migrations()
         self.tiny()
         return self.cases
 
@@ -148,6 +154,41 @@ class Builder:
                 f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n})],
             runs=runs, compare_to=f"batch-{batches[0]}", plot="batch", row_ms=self.row_ms), "sweep")
 
+    def ways(self, flags=None, **more):
+        """penstock's, of each build."""
+        return [Way("penstock" if number == 0 else f"penstock:{name}", name, "penstock", str(path),
+                    {**(flags or {}), **self.flags}, **more)
+                for number, (name, path) in enumerate(self.binaries)]
+
+    def copy_case(self, name, scale, runs):
+        # Chunks so small that both jobs have something to do to the end.
+        return Migrate(
+            name, f"the copy of pgbench_accounts at scale {scale}, by 2 jobs, beside two bare pipes of COPY, each with "
+            "one half of its pages", workloads.tpcb(scale),
+            [Way("pipes", "two COPY pipes", "pipes"), *self.ways({"chunk-size": f"{scale}MB"})],
+            compare_to="pipes", before=HISTORY_KEY, copy_only=True, runs=runs, plot="copy")
+
+    def whole_case(self, name, scale, runs):
+        others = [Way("native", "native with its copy", "native")]
+        if self.pgcopydb:
+            others.append(Way("pgcopydb", "pgcopydb clone", "pgcopydb", str(self.pgcopydb)))
+        return Migrate(
+            name, f"a whole migration of pgbench's tables at scale {scale} by 2 jobs: schema, rows and indexes, until the "
+            "stream has caught up", workloads.tpcb(scale), others + self.ways(), compare_to="native", before=HISTORY_KEY,
+            runs=runs)
+
+    def migrations(self):
+        scale, runs = self.of(5, 50), self.runs_or(1, 3)
+        self.add(self.copy_case("migrate-copy", scale, self.runs_or(2, 5)), "migrate", "bars")
+        self.add(self.whole_case("migrate-all", scale, runs), "migrate", "bars")
+        # A quick run leaves it out, for what it moves; it is there by its name.
+        self.add(Migrate(
+            "migrate-wide", "a migration of values of 100 MB, of which one in four is changed before it goes on",
+            workloads.values_of(100, 4, self.of(1, 2)), self.ways(), compare_to="penstock", jobs=4,
+            megabytes=400 * self.of(1, 2), plot="",
+            then=("UPDATE value_1 SET body = repeat(md5('new'), 3125000)",), runs=self.at_most(1, 2)),
+            *(() if self.quick else ("migrate", "bars")))
+
     def tiny(self):
         """Seconds long: to see that the bench itself works. Only when asked for by name."""
         self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [200, 1000],
@@ -156,6 +197,8 @@ class Builder:
         self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [150],
                      [Variant("native", "native", "native")] + self.penstocks(), seconds=2, markers=50,
                      runs=self.runs or 1, plot="load", row_ms=self.row_ms))
+        self.add(self.copy_case("tiny-copy", 1, self.runs or 1))
+        self.add(self.whole_case("tiny-migrate", 1, self.runs or 1))
 
 
 def chosen(cases, names):
@@ -171,4 +214,5 @@ def chosen(cases, names):
     return [case for case in cases if case in found]
 
 
-GROUPS = {"bars": "what a release must reach", "drain": "backlogs", "lag": "lag under load", "sweep": "flags"}
+GROUPS = {"bars": "what a release must reach", "drain": "backlogs", "lag": "lag under load", "sweep": "flags",
+          "migrate": "all of a database"}

@@ -28,10 +28,13 @@ STYLE = {
     "xtick.major.size": 0, "ytick.major.size": 0, "figure.facecolor": "none", "axes.facecolor": "none",
     "font.family": "DejaVu Sans", "lines.solid_capstyle": "round", "lines.markersize": 6, "axes.labelsize": 12,
 }
-COLOUR_OF = {"penstock": SERIES[0], "native": SERIES[1], "receive": SERIES[2], "native-binary": SERIES[3]}
+COLOUR_OF = {"penstock": SERIES[0], "native": SERIES[1], "receive": SERIES[2], "native-binary": SERIES[3],
+             "pipes": SERIES[2], "pgcopydb": SERIES[3]}
 OTHERS = [SERIES[0], SERIES[4], SERIES[5], SERIES[3], SERIES[6]]  # never native's, nor that of the limit
-PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2]}
-PART_NAMES = {"replicator": "penstock itself", "target": "target's backends", "walsender": "walsender"}
+PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2], "source": SERIES[2]}
+PART_NAMES = {"replicator": "penstock itself", "target": "target's backends", "walsender": "walsender",
+              "source": "source's backends"}
+PHASE_COLOURS = [SERIES[0], SERIES[4], SERIES[1], SERIES[5], SERIES[6], SERIES[3]]
 
 drawn = 0
 
@@ -163,9 +166,11 @@ def cpu(case):
         for at, variant in enumerate(there):
             left = 0
             for part, colour in PART_COLOURS.items():
+                if part not in variant["summary"]["cpu_us"]:
+                    continue
                 value = variant["summary"]["cpu_us"][part]["median"]
                 axes.barh(at, value, 0.42 if narrow else 0.62, left=left, color=colour,
-                          label=PART_NAMES[part] if at == 0 else None)
+                          label=part_name(case, part) if at == 0 else None)
                 left += value
             axes.annotate(f" {rate_text(left)} µs", (left, at), va="center", xytext=(4, 0), textcoords="offset points")
             label = variant["label"] + (f" at {variant['load']:,}/s" if "load" in variant else "")
@@ -184,6 +189,45 @@ def cpu(case):
 
     return draw(paint, 0.8 + 0.36 * len(there), f"{case['what']}: CPU by stage",
                 1.0 + 0.46 * len(there)) if there else ""
+
+
+def part_name(case, part):
+    return "the program itself" if part == "replicator" and case["kind"] == "migrate" else PART_NAMES[part]
+
+
+def phases(case):
+    """Seconds from the start to the end, in their phases where these are known: the run in the middle of each."""
+    there = [v for v in case["variants"] if v["runs"]]
+    names = list(dict.fromkeys(name for v in there for run in v["runs"] for name, _ in run.get("phases", [])))
+
+    def paint(_figure, axes, narrow):
+        labelled = set()
+        for at, variant in enumerate(there):
+            run = sorted(variant["runs"], key=lambda r: r["seconds"])[len(variant["runs"]) // 2]
+            known = run.get("phases", [])
+            left = 0
+            for name, seconds in [*known, ("not divided", run["seconds"] - sum(s for _, s in known))]:
+                colour = PHASE_COLOURS[names.index(name) % len(PHASE_COLOURS)] if name in names else SERIES[2]
+                if name not in names and known:
+                    continue  # what starting and ending takes
+                axes.barh(at, seconds, 0.42 if narrow else 0.62, left=left, color=colour,
+                          label=None if name in labelled else name)
+                labelled.add(name)
+                left += seconds
+            axes.annotate(f" {rate_text(run['seconds'])} s", (left, at), va="center", xytext=(4, 0),
+                          textcoords="offset points")
+            if narrow:
+                axes.annotate(variant["label"], (0, at - 0.27), xytext=(0, 2), textcoords="offset points", color=MUTED)
+        axes.set_yticks(range(len(there)), [""] * len(there) if narrow else [v["label"] for v in there])
+        axes.grid(False, axis="y")
+        axes.margins(x=0.25 if narrow else 0.12)
+        axes.set_ylim(len(there) - 0.5, -0.8 if narrow else -0.5)
+        axes.xaxis.set_major_locator(pyplot.MaxNLocator(4 if narrow else 7))
+        axes.set_xlabel("seconds")
+        legend(axes, narrow, 6)
+
+    return draw(paint, 0.8 + 0.36 * len(there), f"{case['what']}: seconds by phase",
+                1.2 + 0.46 * len(there)) if there else ""
 
 
 def drained(case):

@@ -56,6 +56,9 @@ READING = {
              "medians, whiskers the slowest and the fastest run.",
     "lag": "From the source's commit time until the commit is seen on the target. The load has open arrivals, so a slow "
            "replicator cannot slow it; a run in which the source was late does not count.",
+    "migrate": "Nobody writes to the source. Every run begins with an empty database; pg_dump and the making of tables and "
+               "indexes are in it for all, but where the copy alone is measured. The first run of each ends with a "
+               "comparison of every row.",
 }
 
 
@@ -196,6 +199,10 @@ def drawings(case):
         found = [("Rate by batch", plots.swept(case, "--batch-transactions"))]
     elif kind == "delay":
         found = [("Rate by network delay", plots.swept(case, "ms of delay each way"))]
+    elif kind == "copy":
+        found = [("Rate", plots.rates(case)), ("CPU by part", plots.cpu(case))]
+    elif kind == "migrate":
+        found = [("Time by phase", plots.phases(case)), ("CPU by part", plots.cpu(case))]
     elif kind in ("load", "time"):
         loads = sorted({variant["load"] for variant in case["variants"]})
         if kind == "load":

@@ -146,6 +146,7 @@ Test(simulate, independent_rows_scale_with_the_workers)
         }
         pen_simulated result = finish();
         expect_ns(&result, 1600.0 / workers);
+        cr_expect_float_eq(result.first_commit_ns, 100, 1e-6);
         cr_expect_eq(result.bound_rows, 0);
         cr_expect_eq(result.batches, 16);
         cr_expect_eq(result.transactions, 16);
