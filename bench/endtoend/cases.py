@@ -94,12 +94,12 @@ class Builder:
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        steps = self.of([500, 8_000], [3_000, 48_000])
+        steps = self.of([400, 3_000], [3_000, 48_000])
         self.add(Drain(
-            "drain-slow-rows", "a backlog of TPC-B where each accounts row costs the target 1 ms",
+            "drain-slow-rows", f"a backlog of TPC-B where each accounts row costs the target 1 ms{self.small_batches()[1]}",
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
-            + self.penstocks("workers-16", "16 workers", {"workers": 16})
-            + self.penstocks("workers-32", "32 workers", {"workers": 32}),
+            + self.penstocks("workers-16", "16 workers", {"workers": 16} | self.small_batches()[0])
+            + self.penstocks("workers-32", "32 workers", {"workers": 32} | self.small_batches()[0]),
             runs=self.runs_or(1, 5), row_ms=1, plot="drain"), "drain", "bars")
         count = self.of(15_000, 80_000)
         self.add(Drain(
@@ -130,29 +130,63 @@ class Builder:
             self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], pair(),
                          seconds=self.of(5, 6), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
 
+    def small_batches(self):
+        """Flags, and words for them: where a short backlog is to give many workers several batches each."""
+        return ({"batch-transactions": 100}, ", in batches of 100 transactions") if self.quick else ({}, "")
+
     def sweeps(self):
-        if self.quick:
-            workers, batches = (1, 8, 16), (50, 2000)
-        else:
-            workers, batches = (1, 2, 4, 8, 16, 32), (10, 50, 200, 1000, 5000)
+        workers = self.of((1, 8, 16), (1, 2, 4, 8, 16, 32))
         runs = self.runs_or(1, 2)
         scale = self.of(5, 10)
         count = self.of(15_000, 40_000)
+        self.sweep_workers(workers, runs, scale, count)
+        for flag, values, words in (
+                ("transactions", self.of((50, 2000), (10, 50, 200, 1000, 5000)), count_of),
+                ("rows", self.of((200, 10_000), (40, 200, 1000, 10_000, 50_000)), count_of),
+                # A transaction of TPC-B has some 300 bytes of rows.
+                ("bytes", self.of((16, 16_384), (16, 64, 256, 1024, 16_384)), lambda n, _: f"{n:,} kB")):
+            name = "sweep-batch" if flag == "transactions" else f"sweep-batch-{flag}"
+            # A quick run shows the first; the others are there by their names.
+            groups = ("sweep",) if not self.quick or flag == "transactions" else ()
+            self.add(Drain(
+                name, f"the TPC-B backlog by --batch-{flag}", workloads.tpcb(scale), marks(count, 3),
+                [v for n in values for v in self.penstocks(
+                    f"batch-{n}", f"at most {words(n, flag.rstrip('s'))}",
+                    self.limit_of(flag, n, values))], runs=runs,
+                compare_to=f"batch-{values[0]}", plot=f"--batch-{flag}{', kB' if flag == 'bytes' else ''}",
+                row_ms=self.row_ms), *groups)
+        self.sweep_latency(scale)
+
+    @staticmethod
+    def limit_of(flag, value, values):
+        """The flag, and out of its way those that would be reached before."""
+        limits = {"transactions": {}, "rows": {"batch-transactions": 1_000_000},
+                  "bytes": {"batch-transactions": 1_000_000, "batch-rows": 10_000_000}}[flag]
+        return limits | {f"batch-{flag}": f"{value}kB" if flag == "bytes" else value}
+
+    def sweep_latency(self, scale):
+        """The same by how long a row of the target takes: a case for each, because that is part of the target."""
+        for row_ms in (0.2, 1, 5):
+            serial = self.of(400, 1_500) if row_ms < 5 else self.of(150, 400)
+            self.add(Drain(
+                f"sweep-row-{row_ms:g}ms", f"TPC-B where each accounts row costs the target {row_ms:g} ms",
+                workloads.tpcb(scale), [serial, serial * self.of(8, 16)], [Variant("native", "native", "native", upto=0)]
+                + [v for n in self.of((8, 32), (4, 8, 16, 32)) for v in self.penstocks(
+                    f"workers-{n}", count_of(n, "worker"), {"workers": n, "batch-transactions": 100})],
+                runs=self.runs_or(1, 2), plot="workers", row_ms=row_ms), *(() if self.quick else ("sweep",)))
+
+    def sweep_workers(self, workers, runs, scale, count):
         self.add(Drain(
             "sweep-workers", "the TPC-B backlog by --workers", workloads.tpcb(scale), marks(count, 3),
             [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n})],
             runs=runs, compare_to="workers-1", plot="workers", row_ms=self.row_ms), "sweep")
         self.add(Drain(
-            "sweep-workers-slow", "the same where each accounts row costs the target 1 ms", workloads.tpcb(scale),
-            self.of([1_000, 4_000], [3_000, 15_000]),
-            [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n},
-                                                        upto=0 if n < 8 else None)],
+            "sweep-workers-slow", f"the same where each accounts row costs the target 1 ms{self.small_batches()[1]}",
+            workloads.tpcb(scale), self.of([400, 3_000], [3_000, 15_000]),
+            [v for n in workers for v in self.penstocks(
+                f"workers-{n}", count_of(n, "worker"), {"workers": n} | self.small_batches()[0],
+                upto=0 if n < 8 else None)],
             runs=runs, compare_to="workers-1", plot="workers", row_ms=1), "sweep")
-        self.add(Drain(
-            "sweep-batch", "the TPC-B backlog by --batch-transactions", workloads.tpcb(scale), marks(count, 3),
-            [v for n in batches for v in self.penstocks(
-                f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n})],
-            runs=runs, compare_to=f"batch-{batches[0]}", plot="batch", row_ms=self.row_ms), "sweep")
 
     def ways(self, flags=None, **more):
         """penstock's, of each build."""
@@ -191,11 +225,11 @@ class Builder:
 
     def tiny(self):
         """Seconds long: to see that the bench itself works. Only when asked for by name."""
-        self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [200, 1000],
+        self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [100, 300],
                        [Variant("native", "native", "native")] + self.penstocks(), runs=self.runs or 2,
                        row_ms=self.row_ms, plot="drain"))
         self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [150],
-                     [Variant("native", "native", "native")] + self.penstocks(), seconds=2, markers=50,
+                     [Variant("native", "native", "native")] + self.penstocks(), seconds=2, markers=50, warm_up=1,
                      runs=self.runs or 1, plot="load", row_ms=self.row_ms))
         self.add(self.copy_case("tiny-copy", 1, self.runs or 1))
         self.add(self.whole_case("tiny-migrate", 1, self.runs or 1))

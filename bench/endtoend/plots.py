@@ -249,8 +249,8 @@ def drained(case):
     return draw(paint, 2.6, f"{case['what']}: progress over time", 2.6) if there else ""
 
 
-def swept(case, x_label, ideal=None):
-    """Rate by a flag's value, or by the delay; one line for each build."""
+def swept(case, x_label, each=None):
+    """Rate by a flag's value, or by the delay; one line for each build. `each`: what one more of it could bring at most."""
     lines, others = {}, []
     for variant in case["variants"]:
         found = variant["summary"]["per_second"]
@@ -275,14 +275,14 @@ def swept(case, x_label, ideal=None):
                               textcoords="offset points", ha="center", fontsize=10, color=MUTED)
         for number, (label, found) in enumerate(others):
             axes.axhline(found["median"], color=SERIES[2 + number], linestyle="--", linewidth=1.4, label=label)
-        if ideal:
-            axes.plot([place[x] for x in ticks], [ideal(x) for x in ticks], color=MUTED, linestyle=":",
-                      linewidth=1.4, label="workers x 1,000/s")
+        if each:
+            axes.plot([place[x] for x in ticks], [each * x for x in ticks], color=MUTED, linestyle=":",
+                      linewidth=1.4, label=f"workers x {each:,.0f}/s")
         axes.set_xticks(range(len(ticks)), [short(x) for x in ticks])
         axes.margins(x=0.06, y=0.18)
-        if ideal:
+        if each:
             log_scale_y(axes, [f[k] for points in lines.values() for _, f in points for k in ("min", "max")]
-                        + [ideal(x) for x in ticks])
+                        + [each * x for x in ticks])
         else:
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))

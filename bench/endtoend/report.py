@@ -193,10 +193,10 @@ def drawings(case):
     if kind == "drain":
         found = [("Rate", plots.rates(case)), ("Progress", plots.drained(case)), ("CPU by stage", plots.cpu(case))]
     elif kind == "workers":
-        ideal = (lambda n: n * 1000) if case["settings"]["row_ms"] == 1 else None
-        found = [("Rate by workers", plots.swept(case, "--workers", ideal))]
-    elif kind == "batch":
-        found = [("Rate by batch", plots.swept(case, "--batch-transactions"))]
+        row_ms = case["settings"]["row_ms"]
+        found = [("Rate by workers", plots.swept(case, "--workers", 1000 / row_ms if row_ms else None))]
+    elif kind.startswith("--batch-"):
+        found = [("Rate by batch", plots.swept(case, kind))]
     elif kind == "delay":
         found = [("Rate by network delay", plots.swept(case, "ms of delay each way"))]
     elif kind == "copy":
