@@ -197,9 +197,9 @@ def measure_costs(load, capture, target, repeat):
         if not flags:
             receive = [d["source"] + d["threads"].get("reader", 0) + d["threads"].get("dispatcher", 0) for d in drains]
             share = statistics.median(d["threads"].get("dispatcher", 0) / d["cpu"] for d in drains)
-            print(f"dispatching: {100 * share:.2f} % of a drain's processor time ({drains[0]['cpu'] / changes * 1e6:.1f}"
-                  f" us a change in all); of {changes:,} changes {counts['sent_rows']:,} rows are sent, in"
-                  f" {counts['statements']:,} statements")
+            print(f"dispatching: {100 * share:.2f} % of a drain's processor time"
+                  f" ({drains[0]['cpu'] / changes * 1e6:.1f} us a change in all); of {changes:,} changes"
+                  f" {counts['sent_rows']:,} rows are sent, in {counts['statements']:,} statements")
     row, statement, batch = (max(0.0, cost) for cost in solve(equations))
     return {"cost-receive": min(receive) / changes, "cost-row": row, "cost-statement": statement, "cost-batch": batch,
             "round-trip": measure_round_trip(target)}

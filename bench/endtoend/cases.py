@@ -96,7 +96,8 @@ class Builder:
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
         steps = self.of([400, 3_000], [3_000, 48_000])
         self.add(Drain(
-            "drain-slow-rows", f"a backlog of TPC-B where each accounts row costs the target 1 ms{self.small_batches()[1]}",
+            "drain-slow-rows",
+            f"a backlog of TPC-B where each accounts row costs the target 1 ms{self.small_batches()[1]}",
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
             + self.penstocks("workers-16", "16 workers", {"workers": 16} | self.small_batches()[0])
             + self.penstocks("workers-32", "32 workers", {"workers": 32} | self.small_batches()[0]),
@@ -170,8 +171,8 @@ class Builder:
             serial = self.of(400, 1_500) if row_ms < 5 else self.of(150, 400)
             self.add(Drain(
                 f"sweep-row-{row_ms:g}ms", f"TPC-B where each accounts row costs the target {row_ms:g} ms",
-                workloads.tpcb(scale), [serial, serial * self.of(8, 16)], [Variant("native", "native", "native", upto=0)]
-                + [v for n in self.of((8, 32), (4, 8, 16, 32)) for v in self.penstocks(
+                workloads.tpcb(scale), [serial, serial * self.of(8, 16)],
+                [Variant("native", "native", "native", upto=0)] + [v for n in self.of((8, 32), (4, 8, 16, 32)) for v in self.penstocks(
                     f"workers-{n}", count_of(n, "worker"), {"workers": n, "batch-transactions": 100})],
                 runs=self.runs_or(1, 2), plot="workers", row_ms=row_ms), *(() if self.quick else ("sweep",)))
 
@@ -207,9 +208,9 @@ class Builder:
         if self.pgcopydb:
             others.append(Way("pgcopydb", "pgcopydb clone", "pgcopydb", str(self.pgcopydb)))
         return Migrate(
-            name, f"a whole migration of pgbench's tables at scale {scale} by 2 jobs: schema, rows and indexes, until the "
-            "stream has caught up", workloads.tpcb(scale), others + self.ways(), compare_to="native", before=HISTORY_KEY,
-            runs=runs)
+            name, f"a whole migration of pgbench's tables at scale {scale} by 2 jobs: schema, rows and indexes, until "
+            "the stream has caught up", workloads.tpcb(scale), others + self.ways(), compare_to="native",
+            before=HISTORY_KEY, runs=runs)
 
     def migrations(self):
         scale, runs = self.of(5, 50), self.runs_or(1, 3)

@@ -1,5 +1,5 @@
-"""How fast a database comes over when nobody writes to it: the copy by itself, all of a migration, and what rows that are
-very wide take of memory. Every run begins with an empty database on the target."""
+"""How fast a database comes over when nobody writes to it: the copy by itself, all of a migration, and what memory very
+wide rows take. Every run begins with an empty database on the target."""
 
 import contextlib
 import dataclasses

@@ -250,7 +250,7 @@ def drained(case):
 
 
 def swept(case, x_label, each=None):
-    """Rate by a flag's value, or by the delay; one line for each build. `each`: what one more of it could bring at most."""
+    """Rate by a flag's value, or by the delay; one line for each build. `each`: what one more could bring."""
     lines, others = {}, []
     for variant in case["variants"]:
         found = variant["summary"]["per_second"]

@@ -56,8 +56,8 @@ READING = {
              "medians, whiskers the slowest and the fastest run.",
     "lag": "From the source's commit time until the commit is seen on the target. The load has open arrivals, so a slow "
            "replicator cannot slow it; a run in which the source was late does not count.",
-    "migrate": "Nobody writes to the source. Every run begins with an empty database; pg_dump and the making of tables and "
-               "indexes are in it for all, but where the copy alone is measured. The first run of each ends with a "
+    "migrate": "Nobody writes to the source. Every run begins with an empty database; pg_dump and the making of tables "
+               "and indexes are in it for all, but where the copy alone is measured. The first run of each ends with a "
                "comparison of every row.",
 }
 

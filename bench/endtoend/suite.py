@@ -34,7 +34,7 @@ def pair_of(text):
 def arguments(command):
     parser = argparse.ArgumentParser(prog="tools/bench", description=HELP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything: under three minutes, for a first "
+    parser.add_argument("--quick", action="store_true", help="less of everything: two to three minutes, for a first "
                         "impression; without it about thirty")
     parser.add_argument("--only", metavar="NAME", action="append", default=[],
                         help="only this case or group of cases, or what matches a pattern (\"lag-*\"); repeatable; "

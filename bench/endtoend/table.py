@@ -65,8 +65,8 @@ def lag_rows(case):
 
 
 def migrate_rows(case):
-    heads = ["", "seconds", f"{case['unit']}/s", f"x {label_of(case, case['compare_to'])}", f"CPU us a {case['unit'][:-1]}",
-             "program", "target", "source", "memory MB"]
+    heads = ["", "seconds", f"{case['unit']}/s", f"x {label_of(case, case['compare_to'])}",
+             f"CPU us a {case['unit'][:-1]}", "program", "target", "source", "memory MB"]
     rows = []
     for variant in case["variants"]:
         told = variant["summary"]

@@ -34,7 +34,8 @@ class Started:
         self.folder = folder
         self.process = subprocess.Popen(
             [str(ROOT / "tools" / "bench"), "--as-is", "--out", str(folder), *arguments], stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, env=os.environ | {"PENSTOCK_BIN": binary()}, preexec_fn=die_with_parent)
+            stderr=subprocess.STDOUT, text=True, env=os.environ | {"PENSTOCK_BIN": binary()},
+            preexec_fn=die_with_parent)
         self.found = None
 
     def wait(self, code=0):
