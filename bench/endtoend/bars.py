@@ -109,8 +109,8 @@ BARS = [
     Bar("penstock's own CPU at 2,500/s", 40, False, "us a transaction", own_cpu(2500)),
     Bar("largest resident memory beyond --memory", SPARE_MB, False, "MB", memory_over_budget),
     Bar("copy of one table, rate", 0.85, True, "x bare COPY pipes", rate("migrate-copy", "penstock", "pipes")),
-    Bar("whole migration, rate", 1, True, "x native", rate("migrate-all", "penstock", "native")),
-    Bar("whole migration, rate", 1, True, "x pgcopydb", rate("migrate-all", "penstock", "pgcopydb")),
+    Bar("whole migration, rate beside native", 1, True, "x native", rate("migrate-all", "penstock", "native")),
+    Bar("whole migration, rate beside pgcopydb", 1, True, "x pgcopydb", rate("migrate-all", "penstock", "pgcopydb")),
     Bar("values of 100 MB, memory beyond --memory", SPARE_MB, False, "MB", wide_memory),
 ]
 

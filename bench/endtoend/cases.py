@@ -204,7 +204,7 @@ class Builder:
             compare_to="pipes", before=HISTORY_KEY, copy_only=True, runs=runs, plot="copy")
 
     def whole_case(self, name, scale, runs):
-        others = [Way("native", "native with its copy", "native")]
+        others = [Way("native", "native", "native")]
         if self.pgcopydb:
             others.append(Way("pgcopydb", "pgcopydb clone", "pgcopydb", str(self.pgcopydb)))
         return Migrate(

@@ -21,8 +21,10 @@ from .rig import ERRORS, PUBLICATION, Failed
 
 PARTS = ("replicator", "target", "source")
 PATIENCE = 1800  # seconds for one run
-# penstock's phases in words for others, where they need some: what begins with each.
-PHASES = {"unique indexes": "indexes", "stream": "stream, other indexes", "ready": "end"}
+# penstock's phases as they are told beside others: what begins with each.
+BEFORE = "before the copy"
+PHASES = {"check": BEFORE, "schema": BEFORE, "slot": BEFORE, "copy": "copy", "unique indexes": "indexes",
+          "stream": "stream, other indexes", "ready": "stream, other indexes"}
 
 
 @dataclasses.dataclass
@@ -80,11 +82,9 @@ class Usage:
         self.began = time.monotonic()
 
     def of_servers(self):
-        return {"source": procs.tree_seconds(self.rig.source.process.pid),
-                "target": procs.tree_seconds(self.rig.target.process.pid)}
-
-    def so_far(self, pid):
-        return self.of_servers() | {"replicator": procs.cpu_seconds(pid) or 0}
+        # Who ends between the look at the server and the look at its sessions is in neither; the next look has them.
+        servers = {"source": self.rig.source, "target": self.rig.target}
+        return {part: max(procs.tree_seconds(server.process.pid) for _ in range(2)) for part, server in servers.items()}
 
     def follow(self, *processes, log=None, watch=None):
         """Until they have ended, well. `watch` is called again and again meanwhile."""
@@ -124,13 +124,16 @@ class Copying:
     def __init__(self, log, usage):
         self.log = log
         self.usage = usage
+        self.most = 0
         self.at = {}
 
     def look(self, pid):
+        # What its threads that have ended used is lost soon; so it is looked at all the time.
+        self.most = max(self.most, procs.cpu_seconds(pid) or 0)
         told = self.log.read_text(errors="replace")
         for mark in self.MARKS:
             if mark not in self.at and mark in told:
-                self.at[mark] = self.usage.so_far(pid)
+                self.at[mark] = self.usage.of_servers() | {"replicator": self.most}
 
     def used(self, way):
         if len(self.at) < len(self.MARKS):
@@ -314,7 +317,7 @@ class Bench:
                 wait_until(ready, PATIENCE, "all tables of the subscription to be ready")
         finally:
             connection.close()
-        return {"phases": [("schema", made - began), ("copy", time.monotonic() - made)]}
+        return {"phases": [(BEFORE, made - began), ("copy", time.monotonic() - made)]}
 
     def pgcopydb(self, way, target, work, usage):
         log = work / "log"
@@ -343,11 +346,14 @@ def seconds_of(event):
 
 
 def phases_of(events):
-    """[(phase, seconds)] in their order; the last one ends with the log."""
-    marks = [("check", seconds_of(events[0]))]
-    marks += [(PHASES.get(event["phase"], event["phase"]), seconds_of(event)) for event in events if "phase" in event]
-    marks.append(("", seconds_of(events[-1])))
-    return [(name, round(after - at, 3)) for (name, at), (_, after) in zip(marks, marks[1:]) if after > at]
+    """[(phase, seconds)] in their order, from the log's first line to its last."""
+    found = {}
+    name, since = BEFORE, seconds_of(events[0])
+    for event in events:
+        at = seconds_of(event)
+        found[name] = found.get(name, 0) + at - since
+        name, since = PHASES.get(event.get("phase"), name), at
+    return [(name, round(seconds, 3)) for name, seconds in found.items()]
 
 
 def measure(case, rig, say):

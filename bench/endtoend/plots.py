@@ -34,6 +34,7 @@ OTHERS = [SERIES[0], SERIES[4], SERIES[5], SERIES[3], SERIES[6]]  # never native
 PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2], "source": SERIES[2]}
 PART_NAMES = {"replicator": "penstock itself", "target": "target's backends", "walsender": "walsender",
               "source": "source's backends"}
+REST = "not told"  # what is in no phase
 PHASE_COLOURS = [SERIES[0], SERIES[4], SERIES[1], SERIES[5], SERIES[6], SERIES[3]]
 
 drawn = 0
@@ -106,8 +107,11 @@ def log_scale_y(axes, values):
         log_axis(axes.yaxis, ticks)
 
 
-def legend(axes, narrow, columns=4):
+def legend(axes, narrow, columns=4, order=()):
     handles, labels = axes.get_legend_handles_labels()
+    if order:
+        known = sorted(zip(labels, handles), key=lambda pair: order.index(pair[0]))
+        labels, handles = [label for label, _ in known], [handle for _, handle in known]
     if len(labels) > 1:
         axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncol=2 if narrow else columns,
                     borderaxespad=0.2, handlelength=1.4, columnspacing=1.2, handletextpad=0.5)
@@ -198,7 +202,9 @@ def part_name(case, part):
 def phases(case):
     """Seconds from the start to the end, in their phases where these are known: the run in the middle of each."""
     there = [v for v in case["variants"] if v["runs"]]
-    names = list(dict.fromkeys(name for v in there for run in v["runs"] for name, _ in run.get("phases", [])))
+    longest = max((run.get("phases", []) for v in there for run in v["runs"]), key=len, default=[])
+    names = list(dict.fromkeys(name for name, _ in [*longest, *(
+        phase for v in there for run in v["runs"] for phase in run.get("phases", []))]))
 
     def paint(_figure, axes, narrow):
         labelled = set()
@@ -206,10 +212,8 @@ def phases(case):
             run = sorted(variant["runs"], key=lambda r: r["seconds"])[len(variant["runs"]) // 2]
             known = run.get("phases", [])
             left = 0
-            for name, seconds in [*known, ("not divided", run["seconds"] - sum(s for _, s in known))]:
+            for name, seconds in [*known, (REST, run["seconds"] - sum(s for _, s in known))]:
                 colour = PHASE_COLOURS[names.index(name) % len(PHASE_COLOURS)] if name in names else SERIES[2]
-                if name not in names and known:
-                    continue  # what starting and ending takes
                 axes.barh(at, seconds, 0.42 if narrow else 0.62, left=left, color=colour,
                           label=None if name in labelled else name)
                 labelled.add(name)
@@ -224,7 +228,7 @@ def phases(case):
         axes.set_ylim(len(there) - 0.5, -0.8 if narrow else -0.5)
         axes.xaxis.set_major_locator(pyplot.MaxNLocator(4 if narrow else 7))
         axes.set_xlabel("seconds")
-        legend(axes, narrow, 6)
+        legend(axes, narrow, 6, [*names, REST])
 
     return draw(paint, 0.8 + 0.36 * len(there), f"{case['what']}: seconds by phase",
                 1.2 + 0.46 * len(there)) if there else ""

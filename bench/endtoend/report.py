@@ -127,6 +127,9 @@ def tiles(results):
             found.append((f"{table.number(p50['median'])} ms", f"lag p50 at {variant['load']:,}/s"))
         if p99:
             found.append((f"{table.number(p99['median'])} ms", f"lag p99 at {variant['load']:,}/s"))
+    for variant in cases.get("migrate-all", {}).get("variants", []):
+        if variant["key"] == "penstock" and variant["summary"]["seconds"]:
+            found.append((f"{table.number(variant['summary']['seconds']['median'])} s", "whole migration"))
     return '<div class="tiles">' + "".join(
         f'<div class="tile"><b>{text(value)}</b><span>{text(what)}</span></div>' for value, what in found) + "</div>"
 

@@ -178,77 +178,6 @@ def test_the_network_passes_the_end_on(proxied, clusters):
         connection.cursor().execute("SELECT 1")
 
 
-class Carrier(threading.Thread):
-    """Brings each marker from one database into another, 80 ms after its commit, and leaves one out."""
-
-    LEFT_OUT = 5
-
-    def __init__(self, cluster):
-        super().__init__(daemon=True)
-        self.ends = cluster.connect("marked"), cluster.connect("seen")
-        self.over = threading.Event()
-        self.brought = {}  # id: (its commit, when its INSERT began, when that was over), seconds of the wall clock
-
-    def run(self):
-        source, target = (end.cursor() for end in self.ends)
-        while not self.over.is_set():
-            source.execute("SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM bench_marker"
-                           " WHERE NOT id = ANY (%s) ORDER BY id", (list(self.brought) or [0],))
-            for marker, committed in source.fetchall():
-                time.sleep(max(0, committed + 0.08 - time.time()))
-                began = time.time()
-                if marker != self.LEFT_OUT:
-                    target.execute("INSERT INTO bench_marker VALUES (%s)", (marker,))
-                self.brought[marker] = committed, began, time.time()
-            time.sleep(0.002)
-
-
-@pytest.fixture
-def marked():
-    """A server with a database to write markers into and one to see them in."""
-    cluster = Cluster("marked", settings={"track_commit_timestamp": "on"})
-    for name in ("marked", "seen"):
-        cluster.sql(f"CREATE DATABASE {name}")
-        cluster.sql(rig.MARKERS, dbname=name)
-    cluster.sql(rig.SEEN, dbname="seen")
-    yield cluster
-    cluster.remove()
-
-
-def test_a_lag_is_from_the_source_s_commit_until_it_is_seen(marked, tmp_path):
-    carrier = Carrier(marked)
-    carrier.start()
-    file = tmp_path / "markers"
-    subprocess.run([pathlib.Path(binary()).resolve().parent / "penstock-bench", "lag", "--source",
-                    marked.admin_dsn("marked"), "--target", marked.admin_dsn("seen"), "--rate", "40", "--seconds", "1.5",
-                    "--wait", "3", "--out", file], check=True)
-    carrier.over.set()
-    carrier.join()
-    lines = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
-    assert len(lines) > 20
-    gaps = []
-    for marker, line in enumerate(lines, 1):
-        planned, sent, committed, seen = (int(field) / 1e6 for field in line)
-        true_commit, began, ended = carrier.brought[marker]
-        assert planned <= sent <= committed == pytest.approx(true_commit, abs=2e-6)
-        gaps.append(planned)
-        if marker == Carrier.LEFT_OUT:
-            assert seen == 0
-            continue
-        assert seen - committed >= 0.08 and seen >= began
-        assert seen <= ended + 0.25 * time_factor(), "the notification comes with the commit"
-    gaps = [after - before for before, after in zip(gaps, gaps[1:])]
-    assert min(gaps) < 0.4 / 40 and max(gaps) > 1.6 / 40, "the times are random ones"
-    with pytest.raises(rig.Failed, match=f"1 of {len(lines)} markers"):
-        lag.read_markers(file)
-    file.write_text("\n".join(line for line in file.read_text().splitlines()
-                              if line[0] == "#" or not line.endswith(" 0")))
-    assert all(80 <= late < 5000 for _, late in lag.read_markers(file))
-    file.write_text(file.read_text().replace("clock_moved_us ", "clock_moved_us 900", 1))
-    with pytest.raises(rig.Failed, match="clock"):
-        lag.read_markers(file)
-
-
 def test_a_run_counts_only_when_the_source_kept_its_rate():
     assert lag.kept(done=10_000, planned=10_000, late_ms=1)
     assert lag.kept(done=9_500, planned=10_000, late_ms=1)  # 3 % and three sigmas
@@ -369,8 +298,8 @@ def test_a_migration_is_told_with_its_cost(tiny):
             assert run["memory_mb"] > 1
     whole = wholes["penstock"]["runs"][0]
     phases = dict(whole["phases"])
-    assert {"schema", "copy", "indexes", "stream, other indexes"} <= set(phases)
-    assert sum(phases.values()) == pytest.approx(whole["seconds"], rel=0.2)
+    assert list(phases) == ["before the copy", "copy", "indexes", "stream, other indexes"] and min(phases.values()) > 0
+    assert 0.3 * whole["seconds"] < sum(phases.values()) <= whole["seconds"], "starting and ending are no phases"
     assert copies["penstock"]["runs"][0]["seconds"] < 100_000 / 20_000, "the copy alone, not the command"
     assert wholes["penstock"]["summary"]["ratio"]["median"] == pytest.approx(
         whole["per_second"] / wholes["native"]["runs"][0]["per_second"])
@@ -432,3 +361,76 @@ def test_a_build_that_fails_or_loses_rows_is_told_and_the_others_are_measured(ti
         assert "it is broken" in found["penstock:broken"]["failed"][0]
         assert "it is broken" in said and "it is broken" in page
         assert "not equal to the source in pgbench_accounts" in found["penstock:lossy"]["failed"][0]
+
+
+# When they are over, because it is about single moments.
+
+class Carrier(threading.Thread):
+    """Brings each marker from one database into another, 80 ms after its commit, and leaves one out."""
+
+    LEFT_OUT = 5
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.ends = cluster.connect("marked"), cluster.connect("seen")
+        self.over = threading.Event()
+        self.brought = {}  # id: (its commit, when its INSERT began, when that was over), seconds of the wall clock
+
+    def run(self):
+        source, target = (end.cursor() for end in self.ends)
+        while not self.over.is_set():
+            source.execute("SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM bench_marker"
+                           " WHERE NOT id = ANY (%s) ORDER BY id", (list(self.brought) or [0],))
+            for marker, committed in source.fetchall():
+                time.sleep(max(0, committed + 0.08 - time.time()))
+                began = time.time()
+                if marker != self.LEFT_OUT:
+                    target.execute("INSERT INTO bench_marker VALUES (%s)", (marker,))
+                self.brought[marker] = committed, began, time.time()
+            time.sleep(0.002)
+
+
+@pytest.fixture
+def marked():
+    """A server with a database to write markers into and one to see them in."""
+    cluster = Cluster("marked", settings={"track_commit_timestamp": "on"})
+    for name in ("marked", "seen"):
+        cluster.sql(f"CREATE DATABASE {name}")
+        cluster.sql(rig.MARKERS, dbname=name)
+    cluster.sql(rig.SEEN, dbname="seen")
+    yield cluster
+    cluster.remove()
+
+
+def test_a_lag_is_from_the_source_s_commit_until_it_is_seen(marked, tmp_path):
+    carrier = Carrier(marked)
+    carrier.start()
+    file = tmp_path / "markers"
+    subprocess.run([pathlib.Path(binary()).resolve().parent / "penstock-bench", "lag", "--source",
+                    marked.admin_dsn("marked"), "--target", marked.admin_dsn("seen"), "--rate", "40", "--seconds", "1.5",
+                    "--wait", "3", "--out", file], check=True)
+    carrier.over.set()
+    carrier.join()
+    lines = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) > 20
+    gaps = []
+    for marker, line in enumerate(lines, 1):
+        planned, sent, committed, seen = (int(field) / 1e6 for field in line)
+        true_commit, began, ended = carrier.brought[marker]
+        assert planned <= sent <= committed == pytest.approx(true_commit, abs=2e-6)
+        gaps.append(planned)
+        if marker == Carrier.LEFT_OUT:
+            assert seen == 0
+            continue
+        assert seen - committed >= 0.08 and seen >= began
+        assert seen <= ended + 0.25 * time_factor(), "the notification comes with the commit"
+    gaps = [after - before for before, after in zip(gaps, gaps[1:])]
+    assert min(gaps) < 0.4 / 40 and max(gaps) > 1.6 / 40, "the times are random ones"
+    with pytest.raises(rig.Failed, match=f"1 of {len(lines)} markers"):
+        lag.read_markers(file)
+    file.write_text("\n".join(line for line in file.read_text().splitlines()
+                              if line[0] == "#" or not line.endswith(" 0")))
+    assert all(80 <= late < 5000 for _, late in lag.read_markers(file))
+    file.write_text(re.sub(r"clock_moved_us -?\d+", "clock_moved_us 900", file.read_text(), count=1))
+    with pytest.raises(rig.Failed, match="clock"):
+        lag.read_markers(file)
