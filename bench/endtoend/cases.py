@@ -229,8 +229,8 @@ class Builder:
         self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [100, 300],
                        [Variant("native", "native", "native")] + self.penstocks(), runs=self.runs or 2,
                        row_ms=self.row_ms, plot="drain"))
-        self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [150],
-                     [Variant("native", "native", "native")] + self.penstocks(), seconds=2, markers=50, warm_up=1,
+        self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [200],
+                     [Variant("native", "native", "native")] + self.penstocks(), seconds=1, markers=100, warm_up=1,
                      runs=self.runs or 1, plot="load", row_ms=self.row_ms))
         self.add(self.copy_case("tiny-copy", 1, self.runs or 1))
         self.add(self.whole_case("tiny-migrate", 1, self.runs or 1))

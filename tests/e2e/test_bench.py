@@ -76,7 +76,7 @@ def sound(results, name):
 def counted(variant):
     """Its runs; on a machine that is too busy for the load itself there is nothing to be tested."""
     if not variant["runs"] and variant.get("not_kept"):
-        pytest.skip(f"the source could not keep up with 150 transactions a second: {variant['not_kept']}")
+        pytest.skip(f"the source could not keep up with 200 transactions a second: {variant['not_kept']}")
     return variant["runs"]
 
 
@@ -88,13 +88,13 @@ def begin_slowed(folder):
 
 
 def begin_tiny(folder):
-    """All of the tiny cases; beside the build one that fails, and one that spoils rows: before a stream's own come, or
-    behind a copy."""
+    """All of the tiny cases; beside the build one that fails, and one that spoils rows: before a backlog's own come, or
+    behind a copy. In the others, which take longer, it fails as well."""
     spoil = (f'"{postgres_bin() / "psql"}" -X -q "$PENSTOCK_TARGET" -c "UPDATE pgbench_accounts'
              ' SET abalance = 7 WHERE aid <= 1000" >&2')
     broken = program(folder / "broken", 'echo "it is broken" >&2\nexit 1')
-    lossy = program(folder / "lossy", f'if [ "$1" = copy ]; then\n"{OWN}" "$@" && {spoil}\nexit\nfi\n{spoil}\n'
-                    f'exec "{OWN}" "$@"')
+    lossy = program(folder / "lossy", f'case "$1 $PENSTOCK_TARGET" in\n*/lag* | migrate*) exit 1 ;;\n'
+                    f'copy*) "{OWN}" "$@" && {spoil}; exit ;;\nesac\n{spoil}\nexec "{OWN}" "$@"')
     return Started(folder, "--only", "tiny-*", "--runs", "1", "--binary", f"broken={broken}", "--binary",
                    f"lossy={lossy}")
 
@@ -226,7 +226,23 @@ def test_bars_are_judged_by_the_median_of_the_pairs():
     assert rate["measured"] == {"median": 1.6, "min": 1, "max": 3, "runs": 3} and rate["met"] is True
     assert cpu["measured"]["median"] == pytest.approx(2 / 3) and cpu["met"] is False
     assert judged["largest resident memory beyond --memory"]["met"] is False  # 620 of 512 + 100
+    assert judged["copy of one table, rate"]["met"] is None, "nothing was migrated"
     assert judged["lag at 500/s, p50"]["met"] is None and judged["lag at 500/s, p50"]["measured"] is None
+
+
+def test_the_bars_of_migrations():
+    def case(memory=None, **rates):
+        return {"variants": [{"key": key, "kind": "penstock", "flags": {"memory": "256MB"}, "runs": [
+            {"per_second": rate, "memory_mb": memory} for rate in each]} for key, each in rates.items()]}
+    judged = {bar["name"]: bar for bar in bars.judge({
+        "migrate-copy": case(pipes=[10, 20, 10], penstock=[8, 17, 9]),
+        "migrate-all": case(native=[10], penstock=[11]),
+        "migrate-wide": case(memory=357, penstock=[1])})}
+    assert judged["copy of one table, rate"]["measured"]["median"] == 0.85 and judged["copy of one table, rate"]["met"]
+    assert judged["whole migration, rate beside native"]["met"] is True
+    assert judged["whole migration, rate beside pgcopydb"]["met"] is None, "it is not installed"
+    assert judged["values of 100 MB, memory beyond --memory"]["measured"]["max"] == 101
+    assert judged["values of 100 MB, memory beyond --memory"]["met"] is False
 
 
 # The two runs
@@ -271,7 +287,7 @@ def test_a_lag_is_told_with_its_distribution(tiny):
         (run,) = counted(variant)
         told = run["lag_ms"]
         assert 0 < told["p50"] <= told["p90"] <= told["max"] and told["count"] > 50
-        assert run["equal"] is True and run["transactions"] > told["count"] and run["offered"] == 200
+        assert run["equal"] is True and run["transactions"] > told["count"] and run["offered"] == 100
         assert all(0 <= at <= 2.5 and median <= largest for at, median, largest in run["curve"])
         assert max(largest for *_, largest in run["curve"]) == pytest.approx(told["max"], abs=0.001)
         assert sum(count for _, count in variant["summary"]["histogram"]) == told["count"]
@@ -294,13 +310,14 @@ def test_a_migration_is_told_with_its_cost(tiny):
             assert run["count"] == count and run["per_second"] == pytest.approx(count / run["seconds"])
             assert run["cpu_us"]["all"] == pytest.approx(
                 sum(run["cpu_us"][part] for part in ("replicator", "target", "source")))
-            assert min(run["cpu_us"].values()) > 0
+            assert min(run["cpu_us"].values()) > 0 and run["cpu_us"]["target"] > 0.2, "what sessions use counts"
             assert run["memory_mb"] > 1
     whole = wholes["penstock"]["runs"][0]
     phases = dict(whole["phases"])
     assert list(phases) == ["before the copy", "copy", "indexes", "stream, other indexes"] and min(phases.values()) > 0
     assert 0.3 * whole["seconds"] < sum(phases.values()) <= whole["seconds"], "starting and ending are no phases"
-    assert copies["penstock"]["runs"][0]["seconds"] < 100_000 / 20_000, "the copy alone, not the command"
+    copied = copies["penstock"]["runs"][0]
+    assert 0 < copied["seconds"] < 0.8 * copied["command_seconds"], "the copy alone"
     assert wholes["penstock"]["summary"]["ratio"]["median"] == pytest.approx(
         whole["per_second"] / wholes["native"]["runs"][0]["per_second"])
 
@@ -354,7 +371,7 @@ def test_a_slowed_target_shows_in_the_lag(slowed):
 
 def test_a_build_that_fails_or_loses_rows_is_told_and_the_others_are_measured(tiny):
     results, page, said = tiny
-    for case in ("tiny-drain", "tiny-lag", "tiny-copy"):
+    for case in ("tiny-drain", "tiny-copy"):
         found = {key: variant for key, variant in variants(results, case).items() if key in SPOILT}
         counted(variants(results, case)["penstock"])
         assert found["penstock:broken"]["runs"] == [] and found["penstock:lossy"]["runs"] == []
