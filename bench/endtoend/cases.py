@@ -145,7 +145,7 @@ class Builder:
                 ("transactions", self.of((50, 2000), (10, 50, 200, 1000, 5000)), count_of),
                 ("rows", self.of((200, 10_000), (40, 200, 1000, 10_000, 50_000)), count_of),
                 # A transaction of TPC-B has some 300 bytes of rows.
-                ("bytes", self.of((16, 16_384), (16, 64, 256, 1024, 16_384)), lambda n, _: f"{n:,} kB")):
+                ("bytes", self.of((16, 16_000), (16, 64, 250, 1000, 16_000)), lambda n, _: f"{n:,} kB")):
             name = "sweep-batch" if flag == "transactions" else f"sweep-batch-{flag}"
             # A quick run shows the first; the others are there by their names.
             groups = ("sweep",) if not self.quick or flag == "transactions" else ()

@@ -266,6 +266,7 @@ def swept(case, x_label, each=None):
                 others.append((variant["label"], found))
 
     def paint(_figure, axes, narrow):
+        found_all = [f for points in lines.values() for _, f in points] + [f for _, f in others]
         ticks = sorted({x for points in lines.values() for x, _ in points})
         place = {x: i for i, x in enumerate(ticks)}  # one step each: the values are chosen so
         for number, (name, points) in enumerate(lines.items()):
@@ -285,10 +286,9 @@ def swept(case, x_label, each=None):
         axes.set_xticks(range(len(ticks)), [short(x) for x in ticks])
         axes.margins(x=0.06, y=0.18)
         if each:
-            log_scale_y(axes, [f[k] for points in lines.values() for _, f in points for k in ("min", "max")]
-                        + [each * x for x in ticks])
+            log_scale_y(axes, [f[k] for f in found_all for k in ("min", "max")] + [each * x for x in ticks])
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.18 * max(f["max"] for f in found_all))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
         axes.set_xlabel(x_label)
         axes.set_ylabel("transactions a second")
