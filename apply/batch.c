@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+/* What a row takes in memory, at most, of the bytes that came for it. */
+#define MEMORY_FACTOR 8
+
 pen_batch *pen_batch_create(uint64_t number, pen_lsn previous_commit_lsn)
 {
     pen_batch *batch = pen_calloc(1, sizeof(*batch));
@@ -34,6 +37,24 @@ void pen_batch_add(pen_batch *batch, pen_txn *txn)
     batch->txn_count++;
     batch->change_count += txn->change_count;
     batch->bytes += txn->bytes;
+}
+
+static uint64_t part_of(uint64_t limit, unsigned percent)
+{
+    uint64_t part = limit / 100 * percent + limit % 100 * percent / 100;
+    return part == 0 ? 1 : part;
+}
+
+pen_batch_limits pen_batch_fill(const pen_batch_limits *limits, unsigned percent, uint64_t memory,
+                                unsigned workers)
+{
+    pen_batch_limits fill = {.rows = part_of(limits->rows, percent),
+                             .bytes = part_of(limits->bytes, percent),
+                             .transactions = part_of(limits->transactions, percent)};
+    uint64_t share = memory / MEMORY_FACTOR / (workers + 1);
+    share = share == 0 ? 1 : share;
+    fill.bytes = fill.bytes < share ? fill.bytes : share;
+    return fill;
 }
 
 bool pen_batch_is_full(const pen_batch *batch, const pen_batch_limits *limits)

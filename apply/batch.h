@@ -28,6 +28,9 @@ typedef struct pen_batch_limits {
     uint64_t transactions;
 } pen_batch_limits;
 
+/* What a batch is filled to while the source is far behind, in percent of its limits. */
+#define PEN_BATCH_FILL_PERCENT 25
+
 /* `previous_commit_lsn`: commit LSN of the last transaction of the batch before. */
 pen_batch *pen_batch_create(uint64_t number, pen_lsn previous_commit_lsn);
 /* Releases its transactions and frees it. */
@@ -38,6 +41,11 @@ void pen_batch_add(pen_batch *batch, pen_txn *txn);
 
 /* True when it has reached one of `limits`. */
 bool pen_batch_is_full(const pen_batch *batch, const pen_batch_limits *limits);
+/* Up to where a batch waits for more while the source is far behind: `percent` of `limits`, and no
+ * more bytes than let the reader and all workers have one each within `memory`. At least 1 of
+ * each. */
+pen_batch_limits pen_batch_fill(const pen_batch_limits *limits, unsigned percent, uint64_t memory,
+                                unsigned workers);
 /* True when `txn` may still go in: an empty batch takes any, a large transaction is alone in its
  * batch. */
 bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits);

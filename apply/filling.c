@@ -1,13 +1,8 @@
 #include "apply/filling.h"
 
-/* Of the limits, while a batch waits for more: larger batches are not cheaper any more, and the
- * rest is for a target that does not keep up. */
-#define FILL_PART 4
-/* But batches commit one after the other, each with a round trip: from here on that is what limits,
- * and the larger they are the less. */
+/* Batches commit one after the other, each with a round trip: from here on that is what limits, and
+ * it does so less the larger they are. */
 #define LONG_TRIP_US 1000
-/* What a row takes in memory, at most, of the bytes that came for it. */
-#define MEMORY_FACTOR 8
 /* The part of the newest batch in the mean. */
 #define NEWEST_PART 4
 
@@ -25,9 +20,8 @@ void pen_filling_init(pen_filling *filling, const pen_batch_limits *limits, uint
                       unsigned workers)
 {
     filling->limits = *limits;
-    /* All workers and the reader must be able to have a batch in memory, where rows take several
-     * times the bytes that came. */
-    filling->share = at_least_one(memory / MEMORY_FACTOR / (workers + 1));
+    filling->near_fill = pen_batch_fill(limits, PEN_BATCH_FILL_PERCENT, memory, workers);
+    filling->far_fill = pen_batch_fill(limits, 100, memory, workers);
     pen_cell_init(&filling->row_ns, 0);
     pen_cell_init(&filling->trip_us, 0);
 }
@@ -72,10 +66,8 @@ pen_batch_limits pen_filling_most(const pen_filling *filling)
 
 pen_batch_limits pen_filling_enough(const pen_filling *filling)
 {
-    const pen_batch_limits *limits = &filling->limits;
-    uint64_t part = pen_cell_read(&filling->trip_us) >= LONG_TRIP_US ? 1 : FILL_PART;
-    return (pen_batch_limits){.rows =
-                                  smaller(at_least_one(limits->rows / part), rows_in_time(filling)),
-                              .bytes = smaller(at_least_one(limits->bytes / part), filling->share),
-                              .transactions = at_least_one(limits->transactions / part)};
+    bool is_far = pen_cell_read(&filling->trip_us) >= LONG_TRIP_US;
+    pen_batch_limits enough = is_far ? filling->far_fill : filling->near_fill;
+    enough.rows = smaller(enough.rows, rows_in_time(filling));
+    return enough;
 }

@@ -23,10 +23,11 @@
 #define PEN_FILLING_LEAST_ROWS 32
 
 typedef struct pen_filling {
-    pen_batch_limits limits; /* as given */
-    uint64_t share;          /* of memory: bytes that came for one batch */
-    pen_cell row_ns;         /* that a row took the target lately, and 1; 0: not known */
-    pen_cell trip_us;        /* a round trip to the target */
+    pen_batch_limits limits;    /* as given */
+    pen_batch_limits near_fill; /* up to where one waits for more, with a target that is near */
+    pen_batch_limits far_fill;  /* the same with one that is far away */
+    pen_cell row_ns;            /* that a row took the target lately, and 1; 0: not known */
+    pen_cell trip_us;           /* a round trip to the target */
 } pen_filling;
 
 /* Main. `memory`: bytes for all that is on the way, of which each of `workers` must be able to have

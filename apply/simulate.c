@@ -4,11 +4,14 @@
 
 #include <stdlib.h>
 
-/* As in apply/worker.c. */
+/* As in apply/worker.c: what goes out in one flight, and from where on changes are planned. */
 #define ONE_FLIGHT_CHANGES 64
+#define PLANNED_CHANGES    8
 
-/* A statement for a set of rows is worth it from here on; below, each row is one. */
-#define SET_ROWS 8
+/* As in apply/plan_steps.c: a statement for a set of rows is worth it from here on, below each row
+ * is one; and what one set has at most. */
+#define SET_LEAST 8
+#define SET_ROWS  2000
 
 /* One change of the open batch. */
 typedef struct change {
@@ -24,6 +27,8 @@ typedef struct work {
     double cpu;
     double wait;
     uint64_t rows; /* as the source counts them */
+    uint64_t sent; /* rows, when changes of one row have become one */
+    uint64_t statements;
 } work;
 
 typedef enum phase {
@@ -178,15 +183,28 @@ static void count_in_group(pen_simulation *sim, const change *chg)
     sim->group_rows[group]++;
 }
 
+static uint64_t statements_of(uint64_t rows, bool sets)
+{
+    return !sets || rows < SET_LEAST ? rows : (rows + SET_ROWS - 1) / SET_ROWS;
+}
+
+/* Of a change that is told of by itself. */
 static double row_cost(const pen_costs *costs)
 {
     return costs->row + (costs->sets ? 0 : costs->statement);
+}
+
+/* The processor time of what is counted in `sum`. */
+static void price(work *sum, const pen_costs *costs)
+{
+    sum->cpu = (double)sum->sent * costs->row + (double)sum->statements * costs->statement;
 }
 
 /* The changes of one wave: those bound to nothing later than `threshold`, or the others. */
 static work measure_wave(pen_simulation *sim, bool free_ones, uint64_t threshold)
 {
     const pen_costs *costs = sim->costs;
+    bool sets = costs->sets && sim->change_count >= PLANNED_CHANGES;
     work sum = {0};
     begin_wave(sim, sim->change_count);
     for (size_t i = 0; i < sim->change_count; i++) {
@@ -195,17 +213,17 @@ static work measure_wave(pen_simulation *sim, bool free_ones, uint64_t threshold
             continue;
         }
         sum.rows++;
-        if (costs->sets && !is_first(sim, chg->row_hash)) {
+        if (sets && !is_first(sim, chg->row_hash)) {
             continue; /* merged with the one before */
         }
-        sum.cpu += row_cost(costs);
+        sum.sent++;
         sum.wait += latency_of(costs, chg->table);
         count_in_group(sim, chg);
     }
-    for (size_t i = 0; costs->sets && i < sim->group_count; i++) {
-        uint64_t rows = sim->group_rows[i];
-        sum.cpu += (double)(rows < SET_ROWS ? rows : 1) * costs->statement;
+    for (size_t i = 0; i < sim->group_count; i++) {
+        sum.statements += statements_of(sim->group_rows[i], sets);
     }
+    price(&sum, costs);
     return sum;
 }
 
@@ -223,8 +241,10 @@ static void tell_waiting(pen_simulation *sim, uint64_t threshold)
 
 static work measure_large(const pen_simulation *sim, const pen_played *played)
 {
-    work sum = {.rows = played->txn->change_count};
-    sum.cpu = (double)sum.rows * (sim->costs->row + sim->costs->statement);
+    uint64_t rows = played->txn->change_count;
+    /* By its parts, which are planned as batches are; what kinds its changes are is not known. */
+    work sum = {.rows = rows, .sent = rows, .statements = statements_of(rows, sim->costs->sets)};
+    price(&sum, sim->costs);
     for (uint32_t i = 0; i < sim->costs->table_count; i++) {
         sum.wait += (double)played->large_rows[i] * latency_of(sim->costs, i);
     }
@@ -282,6 +302,12 @@ static void reach_turn(pen_simulation *sim, worker *it)
     }
 }
 
+static void count_sent(pen_simulation *sim, const work *done)
+{
+    sim->result.sent_rows += done->sent;
+    sim->result.statements += done->statements;
+}
+
 /* Takes the open batch. `since`: what had to happen before. */
 static void take(pen_simulation *sim, worker *it, const pen_path *since)
 {
@@ -310,6 +336,8 @@ static void take(pen_simulation *sim, worker *it, const pen_path *since)
         sim->result.bound_rows += it->tail.rows;
         enter(sim, it, PHASE_FREE_CPU, it->beside.cpu);
     }
+    count_sent(sim, &it->beside);
+    count_sent(sim, &it->tail);
     free_batch(batch);
     sim->open = NULL;
     sim->offered = false;
@@ -319,6 +347,7 @@ static void take(pen_simulation *sim, worker *it, const pen_path *since)
 /* Its batch has committed: now it is the next one's turn, and it has time itself. */
 static void commit(pen_simulation *sim, worker *it)
 {
+    sim->result.first_commit_ns = sim->committed == 0 ? sim->now : sim->result.first_commit_ns;
     sim->committed = it->batch;
     sim->committed_path = it->path;
     it->phase = PHASE_IDLE;

@@ -36,7 +36,7 @@ typedef struct pen_costs {
     uint32_t table_count;      /* of row_latency; later tables have none */
     unsigned cores;            /* shared by all; 0: enough */
     bool sets; /* rows of one table and kind are one statement, and a row that changes often one
-                  row; else each change is a statement of its own */
+                  row, as a run has it unless told otherwise; else each change is a statement */
 } pen_costs;
 
 typedef struct pen_simulation_options {
@@ -58,12 +58,15 @@ typedef struct pen_path {
 
 typedef struct pen_simulated {
     double ns;
+    double first_commit_ns; /* when the first batch had committed */
     uint64_t transactions;
     uint64_t changes;
     uint64_t batches;
     uint64_t free_rows;  /* changes that were sent beside other batches */
     uint64_t bound_rows; /* changes that had to wait for their batch's turn */
     uint64_t large_rows;
+    uint64_t sent_rows; /* to the target, after changes of one row have become one */
+    uint64_t statements;
     double
         busy; /* share of the workers' time that they were not idle, nor waiting for their turn */
     pen_path path;

@@ -6,8 +6,9 @@
 Starts two throw-away servers of the installed version. Two loads: plain TPC-B, where the processors are the limit, and
 one where each row of pgbench_accounts makes its session on the target wait for a millisecond (an AFTER trigger, ENABLE
 ALWAYS, declared IMMUTABLE, with pg_sleep). The costs are measured with ONE worker, on the plain load: processor time by
-thread and server, with large batches and with batches of one transaction. Everything else is predicted from these, with
-the machine's number of processors, and then measured. --costs FILE keeps them for penstock simulate --costs FILE.
+thread and server, with large batches of sets, with a statement for each row, and with batches of one transaction.
+Everything else is predicted from these, with the machine's number of processors, and then measured. --costs FILE keeps
+them for penstock simulate --costs FILE.
 
 Other work on the machine makes the drains slower than predicted; the column "others" says how many processors it had.
 --nice -10 (as root) lets the drains go first.
@@ -164,32 +165,44 @@ def measure_sleep(cluster):
     return (time.perf_counter() - began) / 500
 
 
-def measure_costs(load, target, repeat):
-    """Seconds of processor time, from drains by one worker."""
-    large = [load.drain(1) for _ in range(repeat)]
-    small = [load.drain(1, "--batch-transactions", "1") for _ in range(repeat)]
+# Drains by one worker of which each has far more of one thing than the others: rows in sets, statements, batches.
+COST_DRAINS = ((), ("--apply", "rows"), ("--batch-transactions", "1"))
+COUNTS = ("sent_rows", "statements", "batches")
+
+
+def solve(equations):
+    """The unknowns of as many linear equations, each a list of factors and, last, what they come to."""
+    rows = [list(map(float, equation)) for equation in equations]
+    for at in range(len(rows)):
+        pivot = max(range(at, len(rows)), key=lambda i: abs(rows[i][at]))
+        rows[at], rows[pivot] = rows[pivot], rows[at]
+        rows[at] = [value / rows[at][at] for value in rows[at]]
+        for other in range(len(rows)):
+            if other != at:
+                rows[other] = [a - rows[other][at] * b for a, b in zip(rows[other], rows[at])]
+    return [row[-1] for row in rows]
+
+
+def measure_costs(load, capture, target, repeat):
+    """Seconds of processor time, from drains by one worker: how many rows, statements and batches each of them sends is
+    what the simulation counts."""
     changes = load.transactions * 4
-
-    def least_of(drains, cost):
-        return min(cost(drain) for drain in drains) / changes
-
-    def receive(drain):
-        return drain["source"] + drain["threads"].get("reader", 0) + drain["threads"].get("dispatcher", 0)
-
-    def apply(drain):
-        return drain["target"] + drain["threads"].get("worker", 0)
-
-    row = least_of(large, apply)
-    share = statistics.median(d["threads"].get("dispatcher", 0) / d["cpu"] for d in large)
-    print(f"dispatching: {100 * share:.2f} % of a drain's processor time ({large[0]['cpu'] / changes * 1e6:.1f} us a"
-          " change in all)")
-    return {
-        "cost-receive": least_of(large, receive),
-        "cost-row": row,
-        "cost-statement": 0,  # a row's and its statement's are one here
-        "cost-batch": max(0, 4 * (least_of(small, apply) - row)),
-        "round-trip": measure_round_trip(target),
-    }
+    equations = []
+    receive = []
+    for flags in COST_DRAINS:
+        drains = [load.drain(1, *flags) for _ in range(repeat)]
+        counts = predict(capture, {}, *flags)[1]
+        least = min(drain["target"] + drain["threads"].get("worker", 0) for drain in drains)
+        equations.append([*(counts[name] for name in COUNTS), least])
+        if not flags:
+            receive = [d["source"] + d["threads"].get("reader", 0) + d["threads"].get("dispatcher", 0) for d in drains]
+            share = statistics.median(d["threads"].get("dispatcher", 0) / d["cpu"] for d in drains)
+            print(f"dispatching: {100 * share:.2f} % of a drain's processor time"
+                  f" ({drains[0]['cpu'] / changes * 1e6:.1f} us a change in all); of {changes:,} changes"
+                  f" {counts['sent_rows']:,} rows are sent, in {counts['statements']:,} statements")
+    row, statement, batch = (max(0.0, cost) for cost in solve(equations))
+    return {"cost-receive": min(receive) / changes, "cost-row": row, "cost-statement": statement, "cost-batch": batch,
+            "round-trip": measure_round_trip(target)}
 
 
 def as_flags(costs):
@@ -208,16 +221,17 @@ def compare(title, load, capture, costs, repeat, drain_flags, model_flags):
     predicted = predict(capture, costs, *drain_flags, *model_flags)
     print(f"\n{title}\n{'workers':>7} {'drained':>9} {'predicted':>9} {'off by':>7} {'speed-up':>8} {'predicted':>9}"
           f" {'others':>7}")
-    first = None
+    first, first_wanted = None, None
     worst = 0
     for workers in WORKERS:
         drain = min((load.drain(workers, *drain_flags) for _ in range(repeat)), key=lambda d: d["seconds"])
-        seconds, wanted = drain["seconds"], predicted[workers]["seconds"]
-        first = first or seconds
+        # Both from the first commit to the last one.
+        seconds, wanted = drain["seconds"], predicted[workers]["seconds"] - predicted[workers]["first_commit"]
+        first, first_wanted = first or seconds, first_wanted or wanted
         off = wanted / seconds - 1
         worst = max(worst, abs(off))
         print(f"{workers:7} {seconds:8.2f}s {wanted:8.2f}s {100 * off:+6.0f}% {first / seconds:8.1f}"
-              f" {predicted[workers]['speed_up']:9.1f} {drain['others']:7.2f}", flush=True)
+              f" {first_wanted / wanted:9.1f} {drain['others']:7.2f}", flush=True)
     print(f"at most {100 * worst:.0f} % off")
 
 
@@ -252,7 +266,7 @@ def check(source, target, folder, wanted):
     for load in (plain, slow):
         captures[load.name] = folder / f"{load.name}.capture"
         load.drain(8, "--capture", str(captures[load.name]))
-    costs = as_flags(measure_costs(plain, target, wanted.repeat))
+    costs = as_flags(measure_costs(plain, captures["plain"], target, wanted.repeat))
     sleep = f"{measure_sleep(target) * 1e9:.0f}ns"
     print("costs: " + ", ".join(f"{name} {value}" for name, value in costs.items()) + f", pg_sleep(0.001) {sleep}")
     if wanted.costs:

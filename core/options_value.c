@@ -73,10 +73,12 @@ bool pen_option_is_for(int row, pen_option_user user)
 #include "core/options.def"
 #undef PEN_OPTION
     };
-    static const int shared[] = {
-        PEN_ROW_target, PEN_ROW_batch_rows,      PEN_ROW_batch_bytes, PEN_ROW_batch_transactions,
-        PEN_ROW_memory, PEN_ROW_conflict_memory, PEN_ROW_log_format,  PEN_ROW_log_level,
-        PEN_ROW_config, PEN_ROW_print_config,    PEN_ROW_help};
+    static const int shared[] = {PEN_ROW_target,       PEN_ROW_batch_rows,
+                                 PEN_ROW_batch_bytes,  PEN_ROW_batch_transactions,
+                                 PEN_ROW_memory,       PEN_ROW_conflict_memory,
+                                 PEN_ROW_apply,        PEN_ROW_log_format,
+                                 PEN_ROW_log_level,    PEN_ROW_config,
+                                 PEN_ROW_print_config, PEN_ROW_help};
     bool is_shared = false;
     for (size_t i = 0; i < PEN_COUNTOF(shared); i++) {
         is_shared |= shared[i] == row;

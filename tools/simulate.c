@@ -156,17 +156,10 @@ static void set_costs(simulating *it)
                             .batch = (double)options->cost_batch,
                             .round_trip = (double)options->round_trip,
                             .cores = (unsigned)options->cores,
-                            .sets = options->sets};
+                            .sets = options->apply == PEN_APPLY_SETS};
 }
 
 /* ---- simulating ---- */
-
-/* `percent` of `limit`, at least 1. */
-static uint64_t part_of(uint64_t limit, uint64_t percent)
-{
-    uint64_t part = limit / 100 * percent + limit % 100 * percent / 100;
-    return part == 0 ? 1 : part;
-}
 
 static bool open_all(simulating *it, pen_error *err)
 {
@@ -189,6 +182,9 @@ static bool open_all(simulating *it, pen_error *err)
     if (!pen_playback_open(options->file, &limits, it->catalog, replica_role, &it->playback, err)) {
         return false;
     }
+    const pen_batch_limits batch = {.rows = options->batch_rows,
+                                    .bytes = options->batch_bytes,
+                                    .transactions = options->batch_transactions};
     it->forecast = (pen_forecast){.options = options,
                                   .playback = it->playback,
                                   .asked_target = it->catalog != NULL,
@@ -196,12 +192,8 @@ static bool open_all(simulating *it, pen_error *err)
     for (size_t i = 0; i < PEN_FORECAST_RUNS; i++) {
         const pen_simulation_options each = {
             .workers = 1u << i,
-            .limits = {.rows = options->batch_rows,
-                       .bytes = options->batch_bytes,
-                       .transactions = options->batch_transactions},
-            .fill = {.rows = part_of(options->batch_rows, options->fill),
-                     .bytes = part_of(options->batch_bytes, options->fill),
-                     .transactions = part_of(options->batch_transactions, options->fill)},
+            .limits = batch,
+            .fill = pen_batch_fill(&batch, (unsigned)options->fill, options->memory, 1u << i),
             .conflict_memory = options->conflict_memory};
         bool is_last = i + 1 == PEN_FORECAST_RUNS;
         it->forecast.workers[i] = each.workers;

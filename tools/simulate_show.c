@@ -215,13 +215,16 @@ static void put_run_json(const pen_forecast *forecast, size_t i, FILE *out)
 {
     const pen_simulated *run = &forecast->runs[i];
     fprintf(out,
-            "%s\n    {\"workers\": %u, \"seconds\": %.6f, \"transactions_per_second\": %.1f, "
+            "%s\n    {\"workers\": %u, \"seconds\": %.6f, \"first_commit\": %.6f, "
+            "\"transactions_per_second\": %.1f, "
             "\"changes_per_second\": %.1f, \"speed_up\": %.3f, \"batches\": %" PRIu64
-            ", \"free\": %" PRIu64 ", \"bound\": %" PRIu64 ", \"busy\": %.4f, \"short\": %s, "
+            ", \"free\": %" PRIu64 ", \"bound\": %" PRIu64 ", \"sent_rows\": %" PRIu64
+            ", \"statements\": %" PRIu64 ", \"busy\": %.4f, \"short\": %s, "
             "\"limit\": \"%s\", \"path\": {",
-            i == 0 ? "" : ",", forecast->workers[i], run->ns / 1e9, rate(run, run->transactions),
-            rate(run, run->changes), forecast->runs[0].ns / run->ns, run->batches, run->free_rows,
-            run->bound_rows, run->busy, pen_forecast_is_short(forecast, i) ? "true" : "false",
+            i == 0 ? "" : ",", forecast->workers[i], run->ns / 1e9, run->first_commit_ns / 1e9,
+            rate(run, run->transactions), rate(run, run->changes), forecast->runs[0].ns / run->ns,
+            run->batches, run->free_rows, run->bound_rows, run->sent_rows, run->statements,
+            run->busy, pen_forecast_is_short(forecast, i) ? "true" : "false",
             parts[limit_of(run)].name);
     for (size_t p = 0; p < PEN_COUNTOF(parts); p++) {
         fprintf(out, "%s\"%s\": %.6f", p == 0 ? "" : ", ", parts[p].name, part_of(run, p) / 1e9);

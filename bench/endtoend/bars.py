@@ -41,6 +41,16 @@ def rate(case, one, other):
     return measure
 
 
+def wide_memory(results):
+    """Megabytes beyond --memory, of every run with values of 100 MB."""
+    over = []
+    for found in results.get("migrate-wide", {}).get("variants", []):
+        if found["key"] == "penstock":
+            budget = bytes_of(str(found["flags"].get("memory", MEMORY_DEFAULT))) / 2**20
+            over += [run["memory_mb"] - budget for run in found["runs"] if run.get("memory_mb")]
+    return [max(over)] if over else []
+
+
 def cpu(case):
     def measure(results):
         return stats.paired(*([run["cpu_us"]["all"] for run in variant(results, case, key)["runs"]]
@@ -98,6 +108,10 @@ BARS = [
     Bar("lag at 2,500/s, p99", 3.0, False, "x native", lag(2500, "p99")),
     Bar("penstock's own CPU at 2,500/s", 40, False, "us a transaction", own_cpu(2500)),
     Bar("largest resident memory beyond --memory", SPARE_MB, False, "MB", memory_over_budget),
+    Bar("copy of one table, rate", 0.85, True, "x bare COPY pipes", rate("migrate-copy", "penstock", "pipes")),
+    Bar("whole migration, rate beside native", 1, True, "x native", rate("migrate-all", "penstock", "native")),
+    Bar("whole migration, rate beside pgcopydb", 1, True, "x pgcopydb", rate("migrate-all", "penstock", "pgcopydb")),
+    Bar("values of 100 MB, memory beyond --memory", SPARE_MB, False, "MB", wide_memory),
 ]
 
 

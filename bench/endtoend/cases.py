@@ -5,8 +5,12 @@ import fnmatch
 from . import workloads
 from .drain import Drain, Variant
 from .lag import Lag, YardstickCase
+from .migrate import Migrate, Way
 
 BULK_UPDATE = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= {rows}"
+
+# It has no key, and who migrates a database wants UPDATEs and DELETEs of all its tables to come over.
+HISTORY_KEY = "ALTER TABLE pgbench_history REPLICA IDENTITY FULL"
 
 
 def marks(total, parts):
@@ -27,7 +31,8 @@ def bulk_maker(rows):
 class Builder:
     """Makes the cases for what the command line asks for."""
 
-    def __init__(self, wanted, binaries):
+    def __init__(self, wanted, binaries, pgcopydb=None):
+        self.pgcopydb = pgcopydb  # its program, where there is one
         self.quick = wanted.quick
         self.binaries = binaries  # [(label, path)], the first is the build itself
         self.flags = wanted.flags
@@ -65,6 +70,7 @@ class Builder:
         self.drains()
         self.lags()
         self.sweeps()
+        self.migrations()
         self.tiny()
         return self.cases
 
@@ -88,9 +94,10 @@ class Builder:
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
-        steps = self.of([500, 8_000], [3_000, 48_000])
+        steps = self.of([400, 3_000], [3_000, 48_000])
         self.add(Drain(
-            "drain-slow-rows", "a backlog of TPC-B where each accounts row costs the target 1 ms",
+            "drain-slow-rows",
+            "a backlog of TPC-B where each accounts row costs the target 1 ms",
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
             + self.penstocks("workers-16", "16 workers", {"workers": 16})
             + self.penstocks("workers-32", "32 workers", {"workers": 32}),
@@ -125,37 +132,104 @@ class Builder:
                          seconds=self.of(5, 6), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
 
     def sweeps(self):
-        if self.quick:
-            workers, batches = (1, 8, 16), (50, 2000)
-        else:
-            workers, batches = (1, 2, 4, 8, 16, 32), (10, 50, 200, 1000, 5000)
+        workers = self.of((1, 8, 16), (1, 2, 4, 8, 16, 32))
         runs = self.runs_or(1, 2)
         scale = self.of(5, 10)
         count = self.of(15_000, 40_000)
+        self.sweep_workers(workers, runs, scale, count)
+        for flag, values, words in (
+                ("transactions", self.of((50, 2000), (10, 50, 200, 1000, 5000)), count_of),
+                ("rows", self.of((200, 10_000), (40, 200, 1000, 10_000, 50_000)), count_of),
+                # A transaction of TPC-B has some 300 bytes of rows.
+                ("bytes", self.of((16, 16_000), (16, 64, 250, 1000, 16_000)), lambda n, _: f"{n:,} kB")):
+            name = "sweep-batch" if flag == "transactions" else f"sweep-batch-{flag}"
+            # A quick run shows the first; the others are there by their names.
+            groups = ("sweep",) if not self.quick or flag == "transactions" else ()
+            self.add(Drain(
+                name, f"the TPC-B backlog by --batch-{flag}", workloads.tpcb(scale), marks(count, 3),
+                [v for n in values for v in self.penstocks(
+                    f"batch-{n}", f"at most {words(n, flag.rstrip('s'))}",
+                    self.limit_of(flag, n, values))], runs=runs,
+                compare_to=f"batch-{values[0]}", plot=f"--batch-{flag}{', kB' if flag == 'bytes' else ''}",
+                row_ms=self.row_ms), *groups)
+        self.sweep_latency(scale)
+
+    @staticmethod
+    def limit_of(flag, value, values):
+        """The flag, and out of its way those that would be reached before."""
+        limits = {"transactions": {}, "rows": {"batch-transactions": 1_000_000},
+                  "bytes": {"batch-transactions": 1_000_000, "batch-rows": 10_000_000}}[flag]
+        return limits | {f"batch-{flag}": f"{value}kB" if flag == "bytes" else value}
+
+    def sweep_latency(self, scale):
+        """The same by how long a row of the target takes: a case for each, because that is part of the target."""
+        for row_ms in (0.2, 1, 5):
+            serial = self.of(400, 1_500) if row_ms < 5 else self.of(150, 400)
+            self.add(Drain(
+                f"sweep-row-{row_ms:g}ms", f"TPC-B where each accounts row costs the target {row_ms:g} ms",
+                workloads.tpcb(scale), [serial, serial * self.of(8, 16)],
+                [Variant("native", "native", "native", upto=0)] + [v for n in self.of((8, 32), (4, 8, 16, 32)) for v in self.penstocks(
+                    f"workers-{n}", count_of(n, "worker"), {"workers": n})],
+                runs=self.runs_or(1, 2), plot="workers", row_ms=row_ms), *(() if self.quick else ("sweep",)))
+
+    def sweep_workers(self, workers, runs, scale, count):
         self.add(Drain(
             "sweep-workers", "the TPC-B backlog by --workers", workloads.tpcb(scale), marks(count, 3),
             [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n})],
             runs=runs, compare_to="workers-1", plot="workers", row_ms=self.row_ms), "sweep")
         self.add(Drain(
-            "sweep-workers-slow", "the same where each accounts row costs the target 1 ms", workloads.tpcb(scale),
-            self.of([1_000, 4_000], [3_000, 15_000]),
-            [v for n in workers for v in self.penstocks(f"workers-{n}", count_of(n, "worker"), {"workers": n},
-                                                        upto=0 if n < 8 else None)],
+            "sweep-workers-slow", "the same where each accounts row costs the target 1 ms",
+            workloads.tpcb(scale), self.of([400, 3_000], [3_000, 15_000]),
+            [v for n in workers for v in self.penstocks(
+                f"workers-{n}", count_of(n, "worker"), {"workers": n},
+                upto=0 if n < 8 else None)],
             runs=runs, compare_to="workers-1", plot="workers", row_ms=1), "sweep")
-        self.add(Drain(
-            "sweep-batch", "the TPC-B backlog by --batch-transactions", workloads.tpcb(scale), marks(count, 3),
-            [v for n in batches for v in self.penstocks(
-                f"batch-{n}", f"at most {count_of(n, 'transaction')}", {"batch-transactions": n})],
-            runs=runs, compare_to=f"batch-{batches[0]}", plot="batch", row_ms=self.row_ms), "sweep")
+
+    def ways(self, flags=None, **more):
+        """penstock's, of each build."""
+        return [Way("penstock" if number == 0 else f"penstock:{name}", name, "penstock", str(path),
+                    {**(flags or {}), **self.flags}, **more)
+                for number, (name, path) in enumerate(self.binaries)]
+
+    def copy_case(self, name, scale, runs):
+        # Chunks so small that both jobs have something to do to the end.
+        return Migrate(
+            name, f"the copy of pgbench_accounts at scale {scale}, by 2 jobs, beside two bare pipes of COPY, each with "
+            "one half of its pages", workloads.tpcb(scale),
+            [Way("pipes", "two COPY pipes", "pipes"), *self.ways({"chunk-size": f"{scale}MB"})],
+            compare_to="pipes", before=HISTORY_KEY, copy_only=True, runs=runs, plot="copy")
+
+    def whole_case(self, name, scale, runs):
+        others = [Way("native", "native", "native")]
+        if self.pgcopydb:
+            others.append(Way("pgcopydb", "pgcopydb clone", "pgcopydb", str(self.pgcopydb)))
+        return Migrate(
+            name, f"a whole migration of pgbench's tables at scale {scale} by 2 jobs: schema, rows and indexes, until "
+            "the stream has caught up", workloads.tpcb(scale), others + self.ways(), compare_to="native",
+            before=HISTORY_KEY, runs=runs)
+
+    def migrations(self):
+        scale, runs = self.of(5, 50), self.runs_or(1, 3)
+        self.add(self.copy_case("migrate-copy", scale, self.runs_or(2, 5)), "migrate", "bars")
+        self.add(self.whole_case("migrate-all", scale, runs), "migrate", "bars")
+        # A quick run leaves it out, for what it moves; it is there by its name.
+        self.add(Migrate(
+            "migrate-wide", "a migration of values of 100 MB, of which one in four is changed before it goes on",
+            workloads.values_of(100, 4, self.of(1, 2)), self.ways(), compare_to="penstock", jobs=4,
+            megabytes=400 * self.of(1, 2), plot="",
+            then=("UPDATE value_1 SET body = repeat(md5('new'), 3125000)",), runs=self.at_most(1, 2)),
+            *(() if self.quick else ("migrate", "bars")))
 
     def tiny(self):
         """Seconds long: to see that the bench itself works. Only when asked for by name."""
-        self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [200, 1000],
+        self.add(Drain("tiny-drain", "a small backlog of TPC-B", workloads.tpcb(1), [100, 300],
                        [Variant("native", "native", "native")] + self.penstocks(), runs=self.runs or 2,
                        row_ms=self.row_ms, plot="drain"))
-        self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [150],
-                     [Variant("native", "native", "native")] + self.penstocks(), seconds=2, markers=50,
+        self.add(Lag("tiny-lag", "lag under a little TPC-B", workloads.tpcb(1), [200],
+                     [Variant("native", "native", "native")] + self.penstocks(), seconds=1, markers=100, warm_up=1,
                      runs=self.runs or 1, plot="load", row_ms=self.row_ms))
+        self.add(self.copy_case("tiny-copy", 1, self.runs or 1))
+        self.add(self.whole_case("tiny-migrate", 1, self.runs or 1))
 
 
 def chosen(cases, names):
@@ -171,4 +245,5 @@ def chosen(cases, names):
     return [case for case in cases if case in found]
 
 
-GROUPS = {"bars": "what a release must reach", "drain": "backlogs", "lag": "lag under load", "sweep": "flags"}
+GROUPS = {"bars": "what a release must reach", "drain": "backlogs", "lag": "lag under load", "sweep": "flags",
+          "migrate": "all of a database"}

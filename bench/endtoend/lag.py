@@ -16,7 +16,6 @@ from .replicators import Native, Penstock
 from .rig import ERRORS, Failed, Route, load_of
 from .workloads import CLIENTS, Disturbance
 
-WARM_UP = 2.0  # seconds of the same load before anything counts
 KEPT_SHARE = 0.97  # of the offered rate, and that much luck of a random schedule below it:
 KEPT_SIGMAS = 3
 SCHEDULE_LAG_MS = 25.0  # on average
@@ -35,6 +34,7 @@ class Lag:
     variants: list
     seconds: float = 12
     markers: float = 100  # a second
+    warm_up: float = 2  # seconds of the same load before anything counts
     runs: int = 3
     row_ms: float = 0
     kind: str = "lag"
@@ -44,7 +44,7 @@ class Lag:
 
     def settings(self):
         return {"loads": self.loads, "seconds": self.seconds, "markers_per_second": self.markers,
-                "warm_up_seconds": WARM_UP, "clients": CLIENTS, "row_ms": self.row_ms,
+                "warm_up_seconds": self.warm_up, "clients": CLIENTS, "row_ms": self.row_ms,
                 "workload": self.workload.what}
 
 
@@ -162,7 +162,7 @@ class Bench:
         source, target = (self.rig.source, self.name), (self.rig.target, self.name)
         offered = load - case.markers
         with tempfile.TemporaryFile("w+") as log:
-            self.offer(offered, WARM_UP, log).wait()
+            self.offer(offered, case.warm_up, log).wait()
             noise = procs.Noise()
             before = replicator.used()
             disturbance = Disturbance(case.workload, self.rig, self.name, self.name) if case.workload.disturb else None

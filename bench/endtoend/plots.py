@@ -28,10 +28,14 @@ STYLE = {
     "xtick.major.size": 0, "ytick.major.size": 0, "figure.facecolor": "none", "axes.facecolor": "none",
     "font.family": "DejaVu Sans", "lines.solid_capstyle": "round", "lines.markersize": 6, "axes.labelsize": 12,
 }
-COLOUR_OF = {"penstock": SERIES[0], "native": SERIES[1], "receive": SERIES[2], "native-binary": SERIES[3]}
+COLOUR_OF = {"penstock": SERIES[0], "native": SERIES[1], "receive": SERIES[2], "native-binary": SERIES[3],
+             "pipes": SERIES[2], "pgcopydb": SERIES[3]}
 OTHERS = [SERIES[0], SERIES[4], SERIES[5], SERIES[3], SERIES[6]]  # never native's, nor that of the limit
-PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2]}
-PART_NAMES = {"replicator": "penstock itself", "target": "target's backends", "walsender": "walsender"}
+PART_COLOURS = {"replicator": SERIES[0], "target": SERIES[4], "walsender": SERIES[2], "source": SERIES[2]}
+PART_NAMES = {"replicator": "penstock itself", "target": "target's backends", "walsender": "walsender",
+              "source": "source's backends"}
+REST = "not told"  # what is in no phase
+PHASE_COLOURS = [SERIES[0], SERIES[4], SERIES[1], SERIES[5], SERIES[6], SERIES[3]]
 
 drawn = 0
 
@@ -103,8 +107,11 @@ def log_scale_y(axes, values):
         log_axis(axes.yaxis, ticks)
 
 
-def legend(axes, narrow, columns=4):
+def legend(axes, narrow, columns=4, order=()):
     handles, labels = axes.get_legend_handles_labels()
+    if order:
+        known = sorted(zip(labels, handles), key=lambda pair: order.index(pair[0]))
+        labels, handles = [label for label, _ in known], [handle for _, handle in known]
     if len(labels) > 1:
         axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncol=2 if narrow else columns,
                     borderaxespad=0.2, handlelength=1.4, columnspacing=1.2, handletextpad=0.5)
@@ -163,9 +170,11 @@ def cpu(case):
         for at, variant in enumerate(there):
             left = 0
             for part, colour in PART_COLOURS.items():
+                if part not in variant["summary"]["cpu_us"]:
+                    continue
                 value = variant["summary"]["cpu_us"][part]["median"]
                 axes.barh(at, value, 0.42 if narrow else 0.62, left=left, color=colour,
-                          label=PART_NAMES[part] if at == 0 else None)
+                          label=part_name(case, part) if at == 0 else None)
                 left += value
             axes.annotate(f" {rate_text(left)} µs", (left, at), va="center", xytext=(4, 0), textcoords="offset points")
             label = variant["label"] + (f" at {variant['load']:,}/s" if "load" in variant else "")
@@ -184,6 +193,45 @@ def cpu(case):
 
     return draw(paint, 0.8 + 0.36 * len(there), f"{case['what']}: CPU by stage",
                 1.0 + 0.46 * len(there)) if there else ""
+
+
+def part_name(case, part):
+    return "the program itself" if part == "replicator" and case["kind"] == "migrate" else PART_NAMES[part]
+
+
+def phases(case):
+    """Seconds from the start to the end, in their phases where these are known: the run in the middle of each."""
+    there = [v for v in case["variants"] if v["runs"]]
+    longest = max((run.get("phases", []) for v in there for run in v["runs"]), key=len, default=[])
+    names = list(dict.fromkeys(name for name, _ in [*longest, *(
+        phase for v in there for run in v["runs"] for phase in run.get("phases", []))]))
+
+    def paint(_figure, axes, narrow):
+        labelled = set()
+        for at, variant in enumerate(there):
+            run = sorted(variant["runs"], key=lambda r: r["seconds"])[len(variant["runs"]) // 2]
+            known = run.get("phases", [])
+            left = 0
+            for name, seconds in [*known, (REST, run["seconds"] - sum(s for _, s in known))]:
+                colour = PHASE_COLOURS[names.index(name) % len(PHASE_COLOURS)] if name in names else SERIES[2]
+                axes.barh(at, seconds, 0.42 if narrow else 0.62, left=left, color=colour,
+                          label=None if name in labelled else name)
+                labelled.add(name)
+                left += seconds
+            axes.annotate(f" {rate_text(run['seconds'])} s", (left, at), va="center", xytext=(4, 0),
+                          textcoords="offset points")
+            if narrow:
+                axes.annotate(variant["label"], (0, at - 0.27), xytext=(0, 2), textcoords="offset points", color=MUTED)
+        axes.set_yticks(range(len(there)), [""] * len(there) if narrow else [v["label"] for v in there])
+        axes.grid(False, axis="y")
+        axes.margins(x=0.25 if narrow else 0.12)
+        axes.set_ylim(len(there) - 0.5, -0.8 if narrow else -0.5)
+        axes.xaxis.set_major_locator(pyplot.MaxNLocator(4 if narrow else 7))
+        axes.set_xlabel("seconds")
+        legend(axes, narrow, 6, [*names, REST])
+
+    return draw(paint, 0.8 + 0.36 * len(there), f"{case['what']}: seconds by phase",
+                1.2 + 0.46 * len(there)) if there else ""
 
 
 def drained(case):
@@ -205,8 +253,8 @@ def drained(case):
     return draw(paint, 2.6, f"{case['what']}: progress over time", 2.6) if there else ""
 
 
-def swept(case, x_label, ideal=None):
-    """Rate by a flag's value, or by the delay; one line for each build."""
+def swept(case, x_label, each=None):
+    """Rate by a flag's value, or by the delay; one line for each build. `each`: what one more could bring."""
     lines, others = {}, []
     for variant in case["variants"]:
         found = variant["summary"]["per_second"]
@@ -218,6 +266,7 @@ def swept(case, x_label, ideal=None):
                 others.append((variant["label"], found))
 
     def paint(_figure, axes, narrow):
+        found_all = [f for points in lines.values() for _, f in points] + [f for _, f in others]
         ticks = sorted({x for points in lines.values() for x, _ in points})
         place = {x: i for i, x in enumerate(ticks)}  # one step each: the values are chosen so
         for number, (name, points) in enumerate(lines.items()):
@@ -231,16 +280,15 @@ def swept(case, x_label, ideal=None):
                               textcoords="offset points", ha="center", fontsize=10, color=MUTED)
         for number, (label, found) in enumerate(others):
             axes.axhline(found["median"], color=SERIES[2 + number], linestyle="--", linewidth=1.4, label=label)
-        if ideal:
-            axes.plot([place[x] for x in ticks], [ideal(x) for x in ticks], color=MUTED, linestyle=":",
-                      linewidth=1.4, label="workers x 1,000/s")
+        if each:
+            axes.plot([place[x] for x in ticks], [each * x for x in ticks], color=MUTED, linestyle=":",
+                      linewidth=1.4, label=f"workers x {each:,.0f}/s")
         axes.set_xticks(range(len(ticks)), [short(x) for x in ticks])
         axes.margins(x=0.06, y=0.18)
-        if ideal:
-            log_scale_y(axes, [f[k] for points in lines.values() for _, f in points for k in ("min", "max")]
-                        + [ideal(x) for x in ticks])
+        if each:
+            log_scale_y(axes, [f[k] for f in found_all for k in ("min", "max")] + [each * x for x in ticks])
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.18 * max(f["max"] for f in found_all))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
         axes.set_xlabel(x_label)
         axes.set_ylabel("transactions a second")

@@ -66,9 +66,9 @@ def peak_memory_mb(pid):
     return None
 
 
-def _own_seconds():
-    """All that this process and its descendants have used, those that have ended included: whoever reaps a child
-    inherits its times."""
+def tree_seconds(root):
+    """All that a process and its descendants have used, those that have ended included: whoever reaps a child inherits
+    its times."""
     parents, used = {}, {}
     for entry in PROC.iterdir():
         if entry.name.isdigit():
@@ -80,7 +80,7 @@ def _own_seconds():
     total = 0
     for pid, seconds in used.items():
         at = pid
-        while at not in (0, os.getpid()):
+        while at not in (0, root):
             at = parents.get(at, 0)
         if at:
             total += seconds
@@ -100,13 +100,13 @@ class Noise:
     def __init__(self):
         self.began = time.monotonic()
         self.busy, self.stolen = _machine_seconds()
-        self.own = _own_seconds()
+        self.own = tree_seconds(os.getpid())
 
     def measured(self):
         """Shares of the whole machine, 0 to 1."""
         busy, stolen = _machine_seconds()
         all_seconds = max(time.monotonic() - self.began, TICK) * os.cpu_count()
-        own = _own_seconds() - self.own
+        own = tree_seconds(os.getpid()) - self.own
         return {
             "own": round(own / all_seconds, 3),
             "others": round(max(0, busy - self.busy - own) / all_seconds, 3),

@@ -56,6 +56,9 @@ READING = {
              "medians, whiskers the slowest and the fastest run.",
     "lag": "From the source's commit time until the commit is seen on the target. The load has open arrivals, so a slow "
            "replicator cannot slow it; a run in which the source was late does not count.",
+    "migrate": "Nobody writes to the source. Every run begins with an empty database; pg_dump and the making of tables "
+               "and indexes are in it for all, but where the copy alone is measured. The first run of each ends with a "
+               "comparison of every row.",
 }
 
 
@@ -124,6 +127,9 @@ def tiles(results):
             found.append((f"{table.number(p50['median'])} ms", f"lag p50 at {variant['load']:,}/s"))
         if p99:
             found.append((f"{table.number(p99['median'])} ms", f"lag p99 at {variant['load']:,}/s"))
+    for variant in cases.get("migrate-all", {}).get("variants", []):
+        if variant["key"] == "penstock" and variant["summary"]["seconds"]:
+            found.append((f"{table.number(variant['summary']['seconds']['median'])} s", "whole migration"))
     return '<div class="tiles">' + "".join(
         f'<div class="tile"><b>{text(value)}</b><span>{text(what)}</span></div>' for value, what in found) + "</div>"
 
@@ -190,12 +196,16 @@ def drawings(case):
     if kind == "drain":
         found = [("Rate", plots.rates(case)), ("Progress", plots.drained(case)), ("CPU by stage", plots.cpu(case))]
     elif kind == "workers":
-        ideal = (lambda n: n * 1000) if case["settings"]["row_ms"] == 1 else None
-        found = [("Rate by workers", plots.swept(case, "--workers", ideal))]
-    elif kind == "batch":
-        found = [("Rate by batch", plots.swept(case, "--batch-transactions"))]
+        row_ms = case["settings"]["row_ms"]
+        found = [("Rate by workers", plots.swept(case, "--workers", 1000 / row_ms if row_ms else None))]
+    elif kind.startswith("--batch-"):
+        found = [("Rate by batch", plots.swept(case, kind))]
     elif kind == "delay":
         found = [("Rate by network delay", plots.swept(case, "ms of delay each way"))]
+    elif kind == "copy":
+        found = [("Rate", plots.rates(case)), ("CPU by part", plots.cpu(case))]
+    elif kind == "migrate":
+        found = [("Time by phase", plots.phases(case)), ("CPU by part", plots.cpu(case))]
     elif kind in ("load", "time"):
         loads = sorted({variant["load"] for variant in case["variants"]})
         if kind == "load":

@@ -64,6 +64,19 @@ def lag_rows(case):
     return heads, rows
 
 
+def migrate_rows(case):
+    heads = ["", "seconds", f"{case['unit']}/s", f"x {label_of(case, case['compare_to'])}",
+             f"CPU us a {case['unit'][:-1]}", "program", "target", "source", "memory MB"]
+    rows = []
+    for variant in case["variants"]:
+        told = variant["summary"]
+        cpu = told["cpu_us"]
+        rows.append([variant["label"], spread(told["seconds"]), median(told["per_second"]), spread(told.get("ratio")),
+                     median(cpu["all"]), median(cpu["replicator"]), median(cpu["target"]), median(cpu["source"]),
+                     median(told["memory_mb"])])
+    return heads, rows
+
+
 def yardstick_rows(case):
     lag = case["lag_ms"]
     return (["", "p50 ms", "p90", "p99", "max", "markers"],
@@ -87,10 +100,10 @@ def bars_left(results):
     """In words, how many bars say nothing."""
     left = sum(1 for bar in results["bars"] if bar["measured"] is None)
     return (f"Not measured: {left} of {len(results['bars'])} bars, because their cases were not asked for (--only bars"
-            " asks for all) or had no run that counts." if left else "")
+            " asks for all), what they compare with is not installed, or no run counts." if left else "")
 
 
-ROWS = {"drain": drain_rows, "lag": lag_rows, "yardstick": yardstick_rows}
+ROWS = {"drain": drain_rows, "lag": lag_rows, "migrate": migrate_rows, "yardstick": yardstick_rows}
 
 
 def label_of(case, key):

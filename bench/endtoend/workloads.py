@@ -93,6 +93,16 @@ UPDATE documents SET version = version + 1, title = 'title ' || :what WHERE id =
 """, slow_table="documents")
 
 
+def values_of(megabytes, tables, rows):
+    """Tables of which each row is one very wide value."""
+    return Workload(
+        "values", f"{tables} tables of {rows} {'value' if rows == 1 else 'values'} of {megabytes} MB each",
+        "".join(f"CREATE TABLE value_{i} (id int PRIMARY KEY, body text);"
+                f" ALTER TABLE value_{i} ALTER body SET STORAGE EXTERNAL;" for i in range(1, tables + 1)),
+        fill_by("".join(f"INSERT INTO value_{i} SELECT g, repeat(md5(g::text), {megabytes * 10**6 // 32})"
+                        f" FROM generate_series(1, {rows}) g;" for i in range(1, tables + 1))))
+
+
 def many_tables(count):
     return Workload(
         "many-tables", f"{count} tables, one row of one of them at a time",

@@ -68,6 +68,7 @@ def test_tells_what_limits(pair, capture):
     assert runs[256]["seconds"] == pytest.approx(TRANSACTIONS * 100e-6, rel=0.05)
     assert runs[16]["limit"] == "bound_rows"
     for run in runs.values():
+        assert run["sent_rows"] == 2 * TRANSACTIONS == run["statements"], "no two changes share a batch"
         assert sum(run["path"].values()) == pytest.approx(run["seconds"], rel=1e-3)
         assert run["short"] == (run["batches"] < 4 * run["workers"])
     tables = {table["table"]: table for table in forecast["tables"]}
@@ -117,12 +118,13 @@ def test_asks_the_targets_catalogs(pair, tmp_path):
 
 def test_settings(pair, capture, tmp_path):
     costs = tmp_path / "costs.json"
-    costs.write_text(json.dumps({"more": [1], "simulate": {"cost-row": "1ms", "cores": 2, "sets": True,
+    costs.write_text(json.dumps({"more": [1], "simulate": {"cost-row": "1ms", "cores": 2, "apply": "rows",
                                                            "row-latency": "public.own=5us,1us"}}))
     shown = simulate("--print-config", capture, "--costs", costs, "--cores", "4").stdout.splitlines()
     assert "cost-row = 1ms  # --costs" in shown
     assert "cores = 4  # flag" in shown
-    assert "sets = on  # --costs" in shown
+    assert "apply = rows  # --costs" in shown
+    assert "fill = 25  # default" in shown
     assert "row-latency = public.own=5us,1us  # --costs" in shown
     assert not any(line.startswith(("slot", "# slot", "source")) for line in shown)
     one = found(capture, "--costs", costs)["runs"][0]["seconds"]

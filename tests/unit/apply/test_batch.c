@@ -114,3 +114,26 @@ Test(batch, is_full_at_any_of_its_limits)
     pen_batch_destroy(batch);
     pen_arena_deinit(&arena);
 }
+
+Test(batch, is_filled_to_a_part_of_its_limits)
+{
+    const pen_batch_limits limits = {.rows = 1000, .bytes = 4000, .transactions = 2};
+    pen_batch_limits fill = pen_batch_fill(&limits, 25, UINT64_MAX, 1);
+    cr_expect_eq(fill.rows, 250);
+    cr_expect_eq(fill.bytes, 1000);
+    cr_expect_eq(fill.transactions, 1, "less than one is one");
+    fill = pen_batch_fill(&limits, 0, UINT64_MAX, 1);
+    cr_expect_eq(fill.rows, 1);
+    cr_expect_eq(fill.bytes, 1);
+}
+
+/* Each of the workers and the reader holds one, and a row in memory has up to eight times the bytes
+ * that came for it. */
+Test(batch, those_that_wait_to_be_filled_fit_into_memory)
+{
+    const pen_batch_limits limits = {.rows = UINT64_MAX, .bytes = 100 * 1000, .transactions = 100};
+    pen_batch_limits fill = pen_batch_fill(&limits, 25, UINT64_C(8) * 4 * 600, 3);
+    cr_expect_eq(fill.bytes, 600);
+    cr_expect_eq(fill.rows, UINT64_MAX / 100 * 25 + UINT64_MAX % 100 * 25 / 100);
+    cr_expect_eq(pen_batch_fill(&limits, 25, 1, 255).bytes, 1);
+}

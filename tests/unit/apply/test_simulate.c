@@ -146,6 +146,7 @@ Test(simulate, independent_rows_scale_with_the_workers)
         }
         pen_simulated result = finish();
         expect_ns(&result, 1600.0 / workers);
+        cr_expect_float_eq(result.first_commit_ns, 100, 1e-6);
         cr_expect_eq(result.bound_rows, 0);
         cr_expect_eq(result.batches, 16);
         cr_expect_eq(result.transactions, 16);
@@ -348,6 +349,47 @@ Test(simulate, sets_merge_rows_and_statements)
     }
     pen_simulated result = finish();
     expect_ns(&result, 7 * 110);
+    cr_expect_eq(result.sent_rows, 7);
+    cr_expect_eq(result.statements, 7);
+}
+
+/* A set has 2,000 rows at most. */
+Test(simulate, many_rows_of_a_table_are_several_sets)
+{
+    enum { ROWS = 2001 };
+    options.limits.transactions = ROWS;
+    options.fill.transactions = options.fill.rows = options.fill.bytes = ROWS;
+    costs = (pen_costs){.row = 100, .statement = 10, .sets = true};
+    for (uint64_t key = 1; key <= ROWS; key++) {
+        add_one(key, 0);
+    }
+    pen_simulated result = finish();
+    cr_expect_eq(result.sent_rows, ROWS);
+    cr_expect_eq(result.statements, 2);
+    expect_ns(&result, ROWS * 100 + 2 * 10);
+}
+
+/* As a worker has it: fewer than eight changes are not planned. */
+Test(simulate, a_small_batch_is_sent_row_by_row)
+{
+    options.limits.transactions = 7;
+    options.fill.transactions = options.fill.rows = options.fill.bytes = 7;
+    costs = (pen_costs){.row = 100, .statement = 10, .sets = true};
+    for (uint64_t i = 0; i < 7; i++) {
+        add_one(5, 0);
+    }
+    pen_simulated result = finish();
+    expect_ns(&result, 7 * 110);
+}
+
+Test(simulate, a_large_transaction_goes_in_sets)
+{
+    for (int sets = 0; sets <= 1; sets++) {
+        costs = (pen_costs){.row = 100, .statement = 10, .sets = sets == 1};
+        add_large(5000);
+        pen_simulated result = finish();
+        expect_ns(&result, sets ? 5000 * 100 + 3 * 10 : 5000 * 110);
+    }
 }
 
 /* ---- batches ---- */

@@ -500,14 +500,21 @@ Test(options, simulate_takes_a_file_and_its_own_flags)
 {
     setenv("PENSTOCK_ROUND_TRIP", "3ms", 1);
     setenv("PENSTOCK_SLOT", "of_stream", 1); /* shared by all commands, and of no use here */
-    cr_assert(SIMULATE("--cost-row=7.5us", "some.capture", "--cores", "4", "--sets"), "%s",
+    cr_assert(SIMULATE("--cost-row=7.5us", "some.capture", "--cores", "4", "--apply", "rows"), "%s",
               err.text);
     cr_expect_str_eq(options.file, "some.capture");
     cr_expect_eq(options.cost_row, 7500);
     cr_expect_eq(options.round_trip, 3000000);
     cr_expect_eq(options.cores, 4);
-    cr_expect(options.sets);
+    cr_expect_eq(options.apply, PEN_APPLY_ROWS);
     cr_expect_null(options.target);
+}
+
+Test(options, simulate_describes_a_run_with_its_presets)
+{
+    cr_assert(SIMULATE("some.capture"), "%s", err.text);
+    cr_expect_eq(options.apply, PEN_APPLY_SETS);
+    cr_expect_eq(options.fill, 25);
 }
 
 Test(options, each_command_refuses_the_others_flags)
