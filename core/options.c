@@ -55,7 +55,8 @@ void pen_options_deinit(pen_options *options)
     for (int row = 0; row < PEN_OPTION_ROWS; row++) {
         void *field = (char *)options + pen_option_rows[row].offset;
         pen_option_type type = pen_option_rows[row].type;
-        if (type == PEN_OPTION_CONNINFO || type == PEN_OPTION_NAME || type == PEN_OPTION_TEXT) {
+        if (type == PEN_OPTION_CONNINFO || type == PEN_OPTION_NAME || type == PEN_OPTION_TEXT ||
+            type == PEN_OPTION_ADDRESS) {
             free(*(char **)field);
         } else if (type == PEN_OPTION_LIST) {
             pen_option_list *list = field;
@@ -124,11 +125,15 @@ static bool refuse_unknown(const char *arg, size_t len, pen_error *err)
 
 static bool refuse_others(int row, pen_option_user user, pen_error *err)
 {
+    const char *command =
+        user == PEN_FOR_STATUS || (user == PEN_FOR_STREAM && row == PEN_ROW_watch) ? "status"
+                                                                                   : "simulate";
     return pen_error_set(
         err, PEN_ERROR_CONFIG,
-        "--%s is %s \"penstock simulate\": leave it out; --help lists the flags of a "
+        "--%s is %s \"penstock %s\": leave it out; --help lists the flags of a "
         "command",
-        pen_option_rows[row].flag, user == PEN_FOR_SIMULATE ? "no flag of" : "a flag only of");
+        pen_option_rows[row].flag, user == PEN_FOR_STREAM ? "a flag only of" : "no flag of",
+        command);
 }
 
 /* Reads the flag at argv[*at] and, if it takes one, its value; moves *at to its last argument. */
@@ -292,7 +297,7 @@ static void derive_defaults(pen_options *options)
 
 static bool check_required(const pen_options *options, pen_error *err)
 {
-    if (options->help || options->print_config) {
+    if (options->help || options->print_config || options->user == PEN_FOR_STATUS) {
         return true;
     }
     if (options->user == PEN_FOR_SIMULATE) {
