@@ -25,8 +25,8 @@ void pen_report_destroy(pen_report *report)
 const char *pen_state_word(pen_state state)
 {
     static const char *const words[] = {
-        [PEN_STATE_STARTING] = "starting",     [PEN_STATE_PREPARING] = "preparing",
-        [PEN_STATE_STREAMING] = "streaming",   [PEN_STATE_RECOVERING] = "recovering",
+        [PEN_STATE_STARTING] = "starting",   [PEN_STATE_PREPARING] = "preparing",
+        [PEN_STATE_STREAMING] = "streaming", [PEN_STATE_RECOVERING] = "recovering",
         [PEN_STATE_STOPPING] = "stopping",
     };
     return words[state];
@@ -34,8 +34,7 @@ const char *pen_state_word(pen_state state)
 
 uint64_t pen_report_lag_bytes(const pen_report_stream *stream)
 {
-    pen_lsn newest =
-        stream->source_lsn > stream->received_lsn ? stream->source_lsn : stream->received_lsn;
+    pen_lsn newest = stream->source_lsn;
     pen_lsn applied = stream->applied_lsn;
     /* Everything that was given to the workers is there, so what came behind it has no changes. */
     if (applied >= stream->dispatched_lsn && stream->received_lsn > applied) {
@@ -128,9 +127,9 @@ static json_t *place_of(const pen_pgplace *place)
 
 static const char *doing_of(const pen_activity *activity)
 {
-    return !activity->runs                             ? "nothing: it does not run"
+    return !activity->runs                           ? "nothing: it does not run"
            : activity->waits_for == PEN_METRIC_COUNT ? "busy"
-                                                       : pen_stages_wait(activity->waits_for);
+                                                     : pen_stages_wait(activity->waits_for);
 }
 
 static json_t *thread_of(const pen_report_thread *thread)

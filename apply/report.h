@@ -31,14 +31,14 @@ typedef struct pen_report_thread {
 } pen_report_thread;
 
 typedef struct pen_report_stream {
-    bool there; /* there was a stream already */
+    bool there;         /* there was a stream already */
     pen_lsn source_lsn; /* where the source's WAL was flushed to moments ago, as far as is known */
     pen_lsn received_lsn;
     pen_lsn dispatched_lsn;
     pen_lsn applied_lsn;
     pen_lsn durable_lsn;
     pen_lsn confirmed_lsn;
-    pen_lsn stop_lsn; /* PEN_LSN_NONE: no end */
+    pen_lsn stop_lsn;   /* PEN_LSN_NONE: no end */
     double lag_seconds; /* age of the oldest transaction under way */
     bool disk_full;
     uint64_t spool_bytes;
@@ -86,7 +86,7 @@ typedef struct pen_report {
     const char *command;
     const char *name;
     int pid;
-    int64_t now_us;     /* of the UNIX epoch, as the next two */
+    int64_t now_us; /* of the UNIX epoch, as the next two */
     int64_t started_us;
     int64_t phase_us;
     const char *phase;

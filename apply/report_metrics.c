@@ -54,7 +54,8 @@ static void append_metrics(pen_text *out, const pen_report_stream *stream)
 /* Upper ends of the buckets, in microseconds or as they are. */
 static const int64_t second_ends[] = {1000,    5000,    10000,    50000,    100000,    500000,
                                       1000000, 5000000, 10000000, 60000000, 600000000, 3600000000};
-static const int64_t size_ends[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000};
+static const int64_t size_ends[] = {1,   2,   5,    10,   20,   50,    100,
+                                    200, 500, 1000, 2000, 5000, 10000, 50000};
 
 static void append_distribution(pen_text *out, const pen_metric_row *row, const pen_histogram *hist)
 {

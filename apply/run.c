@@ -112,8 +112,8 @@ static bool reader_is_out(pen_stream *stream)
             (aborting && pen_place_take(&stream->next_intake) != NULL));
 }
 
-/* Where the source's WAL is now, for whoever asks how far behind we are; never waits for the answer.
- * Where the stream is to end, the session is for that. */
+/* Where the source's WAL is now, for whoever asks how far behind we are; never waits for the
+ * answer. Where the stream is to end, the session is for that. */
 static void look_at_source(pen_run *run)
 {
     pen_stream *stream = run->stream;
@@ -138,12 +138,11 @@ static void look_at_source(pen_run *run)
     } else if (now_us - run->source_asked_us >= ASK_SOURCE_US) {
         run->source_asked_us = now_us;
         run->source_asked = true;
-        run->source_lost = !pen_pgconn_send_query(
-            run->source, "read the source's position",
-            "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()"
-            " THEN pg_catalog.pg_last_wal_replay_lsn()"
-            " ELSE pg_catalog.pg_current_wal_flush_lsn() END",
-            &ignored);
+        run->source_lost = !pen_pgconn_send_query(run->source, "read the source's position",
+                                                  "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()"
+                                                  " THEN pg_catalog.pg_last_wal_replay_lsn()"
+                                                  " ELSE pg_catalog.pg_current_wal_flush_lsn() END",
+                                                  &ignored);
     }
 }
 

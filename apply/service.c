@@ -102,8 +102,7 @@ static void wait(pen_service *service)
     int64_t due_us = service->sampled_us + SAMPLE_US - pen_now_us();
     int timeout_ms = due_us <= 0 ? 0 : (int)(due_us / 1000) + 1;
     if (service->control != NULL) {
-        fds[count++] =
-            (struct pollfd){.fd = pen_control_fd(service->control), .events = POLLIN};
+        fds[count++] = (struct pollfd){.fd = pen_control_fd(service->control), .events = POLLIN};
         timeout_ms = earlier(timeout_ms, pen_control_timeout_ms(service->control));
     }
     if (service->http != NULL) {

@@ -35,9 +35,9 @@ struct pen_status {
     pen_state state;
     char reason[PEN_REASON_SIZE];
     uint64_t recoveries;
-    pen_stream *stream;          /* NULL: it cannot be looked at */
-    pen_report_stream last;      /* what it said last; its `threads` are ours */
-    const pen_copy_plan *plan;   /* NULL: no copy runs */
+    pen_stream *stream;        /* NULL: it cannot be looked at */
+    pen_report_stream last;    /* what it said last; its `threads` are ours */
+    const pen_copy_plan *plan; /* NULL: no copy runs */
     pen_copy_queue *queue;
     const pen_copy_job *jobs;
     unsigned job_count;
@@ -216,7 +216,9 @@ static void read_stream(pen_status *status)
     report->applied_lsn = pen_cell_read(&stream->applied_lsn);
     report->dispatched_lsn = pen_cell_read(&stream->handed_lsn);
     report->received_lsn = pen_cell_read(&stream->received_lsn);
-    report->source_lsn = pen_cell_read(&stream->source_lsn);
+    /* It was asked for moments ago, and what has come since then is there for sure. */
+    pen_lsn source_lsn = pen_cell_read(&stream->source_lsn);
+    report->source_lsn = source_lsn > report->received_lsn ? source_lsn : report->received_lsn;
     report->disk_full = pen_cell_read(&stream->disk_full) != 0;
     report->spool_bytes = pen_cell_read(&stream->spool_bytes);
     report->skipped = pen_counter_get(&stream->conflicts.skipped);

@@ -174,8 +174,9 @@ static void name_session(pen_watchdog *watchdog, const pen_pgresult *res, int ro
     const char *pid = or_unknown(pen_pgresult_named(res, row, "pid"));
     char text[PEN_BLOCKER_SIZE] = "a prepared transaction";
     if (strcmp(pid, "0") != 0) {
-        snprintf(text, sizeof(text), "pid %s, application \"%s\", user %s, %s, its query began at %s",
-                 pid, or_unknown(pen_pgresult_named(res, row, "application_name")),
+        snprintf(text, sizeof(text),
+                 "pid %s, application \"%s\", user %s, %s, its query began at %s", pid,
+                 or_unknown(pen_pgresult_named(res, row, "application_name")),
                  or_unknown(pen_pgresult_named(res, row, "usename")),
                  or_unknown(pen_pgresult_named(res, row, "state")),
                  or_unknown(pen_pgresult_named(res, row, "query_start")));

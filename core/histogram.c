@@ -113,8 +113,7 @@ double pen_histogram_sum(const pen_histogram *hist)
     for (size_t bucket = 0; bucket < PEN_HISTOGRAM_BUCKETS; bucket++) {
         int64_t end = upper_end(bucket);
         double middle = (double)(below + 1 + end) / 2;
-        sum += middle *
-               (double)atomic_load_explicit(&hist->counts[bucket], memory_order_relaxed);
+        sum += middle * (double)atomic_load_explicit(&hist->counts[bucket], memory_order_relaxed);
         below = end;
     }
     return sum;

@@ -96,11 +96,11 @@ void pen_meter_put(void);
 /* What one thread does at this moment. */
 typedef struct pen_activity {
     bool runs;
-    pen_metric waits_for;  /* PEN_METRIC_COUNT: for nothing, it is busy */
-    int64_t waits_us;      /* for so long */
-    bool has_work;         /* pen_meter_take */
-    int64_t works_us;      /* for so long */
-    pen_pgtime committed;  /* when the first of it committed on the source */
+    pen_metric waits_for; /* PEN_METRIC_COUNT: for nothing, it is busy */
+    int64_t waits_us;     /* for so long */
+    bool has_work;        /* pen_meter_take */
+    int64_t works_us;     /* for so long */
+    pen_pgtime committed; /* when the first of it committed on the source */
 } pen_activity;
 /* Any thread; what it tells need not be of one and the same moment. */
 pen_activity pen_meter_look(const pen_meter *meter);

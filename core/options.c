@@ -118,22 +118,24 @@ static bool refuse_unknown(const char *arg, size_t len, pen_error *err)
     char name[64];
     char quoted[PEN_QUOTE_SIZE];
     snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name)), arg);
-    return pen_error_set(
-        err, PEN_ERROR_CONFIG, "unknown flag %s: the nearest is --%s; --help lists all",
-        pen_option_quote(name, quoted), pen_option_nearest(name + strspn(name, "-")));
+    /* By its letters -h is as near to others, but everybody means one thing by it. */
+    const char *nearest =
+        strcmp(name, "-h") == 0 ? "help" : pen_option_nearest(name + strspn(name, "-"));
+    return pen_error_set(err, PEN_ERROR_CONFIG,
+                         "unknown flag %s: the nearest is --%s; --help lists all",
+                         pen_option_quote(name, quoted), nearest);
 }
 
 static bool refuse_others(int row, pen_option_user user, pen_error *err)
 {
-    const char *command =
-        user == PEN_FOR_STATUS || (user == PEN_FOR_STREAM && row == PEN_ROW_watch) ? "status"
-                                                                                   : "simulate";
-    return pen_error_set(
-        err, PEN_ERROR_CONFIG,
-        "--%s is %s \"penstock %s\": leave it out; --help lists the flags of a "
-        "command",
-        pen_option_rows[row].flag, user == PEN_FOR_STREAM ? "a flag only of" : "no flag of",
-        command);
+    const char *command = user == PEN_FOR_STATUS || (user == PEN_FOR_STREAM && row == PEN_ROW_watch)
+                              ? "status"
+                              : "simulate";
+    return pen_error_set(err, PEN_ERROR_CONFIG,
+                         "--%s is %s \"penstock %s\": leave it out; --help lists the flags of a "
+                         "command",
+                         pen_option_rows[row].flag,
+                         user == PEN_FOR_STREAM ? "a flag only of" : "no flag of", command);
 }
 
 /* Reads the flag at argv[*at] and, if it takes one, its value; moves *at to its last argument. */

@@ -123,8 +123,8 @@ typedef struct pen_options {
 PEN_MUST_CHECK bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err);
 void pen_options_deinit(pen_options *options);
 /* The same for another command: PEN_FOR_SIMULATE takes one argument that is no flag, which must be
- * there; that one and PEN_FOR_STATUS need neither --source nor --target. A flag that is another command's is an error; in
- * file and environment, which all commands share, it is passed over. */
+ * there; that one and PEN_FOR_STATUS need neither --source nor --target. A flag that is another
+ * command's is an error; in file and environment, which all commands share, it is passed over. */
 PEN_MUST_CHECK bool pen_options_parse_for(pen_option_user user, pen_options *options, int argc,
                                           char **argv, pen_error *err);
 /* Sets what nobody has given, but for its default, as if a file had it; `origin` says where it came

@@ -62,8 +62,7 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, pen_http_a
     if (ok && answer->status == MHD_HTTP_METHOD_NOT_ALLOWED) {
         ok = MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
     }
-    enum MHD_Result result =
-        ok ? MHD_queue_response(connection, answer->status, response) : MHD_NO;
+    enum MHD_Result result = ok ? MHD_queue_response(connection, answer->status, response) : MHD_NO;
     MHD_destroy_response(response);
     return result;
 }

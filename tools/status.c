@@ -95,11 +95,10 @@ static void tell_absence(const pen_options *options)
     if (options->json) {
         json_t *made = json_object();
         json_object_set_new(made, "running", json_false());
-        json_object_set_new(
-            made, "checkpoint",
-            found ? json_pack("{s:s, s:s, s:s}", "applied_lsn", committed, "durable_lsn", durable,
-                              "written", when)
-                  : json_null());
+        json_object_set_new(made, "checkpoint",
+                            found ? json_pack("{s:s, s:s, s:s}", "applied_lsn", committed,
+                                              "durable_lsn", durable, "written", when)
+                                  : json_null());
         char *text = json_dumps(made, JSON_COMPACT);
         puts(text);
         free(text);
@@ -113,10 +112,11 @@ static void tell_absence(const pen_options *options)
                 "that the target had everything up to %s, durably up to %s\n",
                 dir, when, committed, durable);
     } else {
-        fprintf(stderr,
-                "penstock: none runs with the state directory %s, which holds no checkpoint either; "
-                "name another one by --dir, or by --name, whose state directory is ./NAME.penstock\n",
-                dir);
+        fprintf(
+            stderr,
+            "penstock: none runs with the state directory %s, which holds no checkpoint either; "
+            "name another one by --dir, or by --name, whose state directory is ./NAME.penstock\n",
+            dir);
     }
     free(dir);
 }

@@ -85,7 +85,8 @@ static void show_place(pen_text *out, const char *title, const json_t *place)
     const char *user = text_of(place, "user");
     const char *database = text_of(place, "database");
     head(out, title);
-    pen_text_appendf(out, "%s on %s%s%s%s%s\n", *database == '\0' ? "its default database" : database,
+    pen_text_appendf(out, "%s on %s%s%s%s%s\n",
+                     *database == '\0' ? "its default database" : database,
                      *host == '\0' ? "this machine" : host, *port == '\0' ? "" : ":", port,
                      *user == '\0' ? "" : " as ", user);
 }
@@ -200,7 +201,8 @@ static void show_rates(pen_text *out, const json_t *stream)
                      bytes_of(rates, "received_bytes_per_s", c));
     head(out, "behind");
     pen_text_appendf(out, "%s, %s; %s transactions wait\n", bytes_of(stream, "lag_bytes", a),
-                     time_of(stream, "lag_seconds", b), count_of(stream, "waiting_transactions", c));
+                     time_of(stream, "lag_seconds", b),
+                     count_of(stream, "waiting_transactions", c));
     head(out, "limited by");
     pen_text_appendf(out, "%s\n", text_of(stream, "limit_words"));
     if (*text_of(stream, "blocker") != '\0') {

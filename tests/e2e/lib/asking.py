@@ -72,8 +72,15 @@ def connect(directory):
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(10 * time_factor())
     folder = os.open(directory, os.O_PATH)
+    deadline = time.monotonic() + 10 * time_factor()
     try:
-        client.connect(f"/proc/self/fd/{folder}/control")
+        while True:
+            try:
+                client.connect(f"/proc/self/fd/{folder}/control")
+                break
+            except BlockingIOError:  # its queue is full
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
     except BaseException:
         client.close()
         raise
