@@ -187,7 +187,14 @@ static void read_counters(const pen_stream *stream, pen_report_stream *report)
         bool grows = pen_metric_rows[i].kind == PEN_KIND_COUNTER;
         report->sums[i] = grows && report->sums[i] > sums[i] ? report->sums[i] : sums[i];
     }
-    for (size_t i = 0; i < PEN_DISTRIBUTION_COUNT; i++) {
+}
+
+/* Many numbers: only where they are asked for. Under the lock. */
+static void read_distributions(pen_status *status)
+{
+    const pen_stream *stream = status->stream;
+    pen_report_stream *report = &status->last;
+    for (size_t i = 0; stream != NULL && i < PEN_DISTRIBUTION_COUNT; i++) {
         pen_histogram_init(&report->distributions[i]);
         pen_meters_merge(stream->meters, stream->meter_count, (pen_distribution)i,
                          &report->distributions[i]);
@@ -255,6 +262,7 @@ void pen_status_hide_stream(pen_status *status)
     }
     pthread_mutex_lock(&status->lock);
     read_stream(status);
+    read_distributions(status);
     status->last.blocker[0] = '\0';
     status->stream = NULL;
     pthread_mutex_unlock(&status->lock);
@@ -393,6 +401,7 @@ pen_report *pen_status_look(pen_status *status)
     memcpy(report->reason, status->reason, sizeof(report->reason));
     report->recoveries = status->recoveries;
     read_stream(status);
+    read_distributions(status);
     report->stream = status->last;
     if (report->stream.there) {
         size_t count = 1 + report->stream.dispatcher_count + report->stream.worker_count;

@@ -195,14 +195,19 @@ static void take_setting(const PQconninfoOption *option, const char *keyword, ch
 
 static void take_settings(PQconninfoOption *options, pen_pgplace *place)
 {
+    char service[128] = "";
     for (PQconninfoOption *option = options; option != NULL && option->keyword != NULL; option++) {
         take_setting(option, "host", place->host, sizeof(place->host));
         take_setting(option, "hostaddr", place->host, sizeof(place->host));
         take_setting(option, "port", place->port, sizeof(place->port));
         take_setting(option, "dbname", place->database, sizeof(place->database));
         take_setting(option, "user", place->user, sizeof(place->user));
+        take_setting(option, "service", service, sizeof(service));
     }
     PQconninfoFree(options);
+    if (service[0] != '\0' && place->host[0] == '\0') {
+        snprintf(place->host, sizeof(place->host), "service %s", service);
+    }
 }
 
 void pen_pgconn_place(const char *conninfo, pen_pgplace *place)

@@ -32,7 +32,7 @@ PEN_MUST_CHECK bool pen_pgconn_split_conninfo(const char *conninfo, const char *
                                               char **password, pen_error *err);
 
 /* Where a connection string leads, without any secret, as far as the string or libpq's environment
- * says; "" where neither does. */
+ * says; "" where neither does. Where a service file says it, `host` is "service NAME". */
 typedef struct pen_pgplace {
     char host[256];
     char port[64];
