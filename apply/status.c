@@ -311,7 +311,7 @@ static bool is_told(const pen_copy_table *const *tables, unsigned count, const p
 static void read_copy(pen_status *status, pen_report_copy *report)
 {
     pen_copy_queue *queue = status->queue;
-    const pen_copy_table *told[PEN_REPORT_TABLES];
+    const pen_copy_table *told[PEN_REPORT_TABLES] = {NULL};
     if (status->plan == NULL) {
         return;
     }

@@ -75,7 +75,7 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
     pen_http_answer answer = {0};
     (void)version;
     (void)upload;
-    (void)upload_size;
+    *upload_size = 0; /* what is sent along is of no interest */
     (void)state;
     const char *host =
         MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
