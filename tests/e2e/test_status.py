@@ -121,6 +121,22 @@ def test_rates_are_of_what_happens(pair):
     wait_document(pair.penstock.dir, lambda d: d["stream"]["rates"]["transactions_per_s"] == 0, run)
 
 
+def test_what_the_source_has_not_sent_is_behind_too(pair):
+    run = begin(pair)
+    walsender = pair.on_source("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (pair.name,))[0][0]
+    os.kill(walsender, signal.SIGSTOP)
+    try:
+        pair.on_source("UPDATE t SET v = 1")
+        written = lsn_number(pair.wal_lsn())
+        found = wait_document(pair.penstock.dir, lambda d: lsn_number(d["stream"]["source_lsn"]) >= written, run)
+        assert found["stream"]["lag_bytes"] > 1000 and found["stream"]["waiting_transactions"] == 0
+        assert lsn_number(found["stream"]["received_lsn"]) < written
+    finally:
+        os.kill(walsender, signal.SIGCONT)
+    wait_document(pair.penstock.dir, lambda d: d["stream"]["lag_bytes"] == 0, run)
+    pair.same()
+
+
 def test_every_metric_is_told_with_its_kind_and_help(pair):
     run = begin(pair)
     found = families(request(http_port(run), "/metrics")[2])
