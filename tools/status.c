@@ -79,7 +79,7 @@ static bool read_checkpoint(const char *dir, pen_checkpoint *newest, time_t *wri
 /* Nobody answers: what the state directory remembers. */
 static void tell_absence(const pen_options *options)
 {
-    pen_checkpoint newest;
+    pen_checkpoint newest = {0};
     time_t written;
     char when[40];
     char committed[PEN_LSN_TEXT_SIZE];
