@@ -2,6 +2,7 @@
 
 #include "apply/copy_job.h"
 #include "apply/show_copy.h"
+#include "apply/status.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 #include "core/text.h"
@@ -313,7 +314,9 @@ static bool run_jobs(pen_migration *migration, pen_copy_plan *plan, pen_snapshot
             pen_copy_queue_stop(&queue, jobs, i);
         }
     }
+    pen_status_show_copy(migration->options->status, plan, &queue, jobs, count);
     watch(&queue, jobs, count, plan, snapshot, show);
+    pen_status_hide_copy(migration->options->status);
     for (unsigned i = 0; i < count; i++) {
         pen_thread_join(&jobs[i].thread);
     }

@@ -3,6 +3,7 @@
 #include "apply/index_job.h"
 #include "apply/schema.h"
 #include "apply/session.h"
+#include "apply/status.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -62,9 +63,11 @@ static bool run_pool(pen_pgconn *control, pen_index_pool *pool, const pen_cell *
     pen_log(PEN_LOG_INFO,
             "building %zu indexes and the like by %u jobs, each with maintenance_work_mem = %s",
             count, pool->job_count, pen_index_memory(pool->options, memory));
+    pen_status_show_indexes(pool->options->status, pool);
     if (!pen_index_pool_start(pool, err)) {
         pen_index_pool_stop(pool);
         pen_index_pool_join(pool);
+        pen_status_show_indexes(pool->options->status, NULL);
         return false;
     }
     while (pen_index_pool_is_working(pool)) {
@@ -76,6 +79,7 @@ static bool run_pool(pen_pgconn *control, pen_index_pool *pool, const pen_cell *
         show(control, pool, &shown_us);
     }
     pen_index_pool_join(pool);
+    pen_status_show_indexes(pool->options->status, NULL);
     if (pool->failure.kind != PEN_ERROR_NONE) {
         *err = pool->failure;
         return false;
@@ -172,6 +176,9 @@ static bool watch_lag(pen_index_beside *beside, pen_pgconn *control, pen_pgconn 
         if (has >= mark) {
             beside->ready =
                 pen_migration_record(control, beside->options->name, PEN_PHASE_READY, err);
+            if (beside->ready) {
+                pen_status_phase(beside->options->status, pen_phase_name(PEN_PHASE_READY));
+            }
             pen_log(PEN_LOG_INFO,
                     "ready for cutover: all tables and indexes are there, and the stream keeps up; "
                     "stop the source's writers and run penstock cutover");

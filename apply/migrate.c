@@ -5,6 +5,7 @@
 #include "apply/indexes.h"
 #include "apply/migration.h"
 #include "apply/schema.h"
+#include "apply/status.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 
@@ -99,6 +100,7 @@ static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_e
         if (ok) {
             began = true;
             *owner = migration->resume.owner;
+            pen_status_phase(options->status, pen_phase_name(migration->phase));
             ok = prepare(migration, err);
             pen_migration_close(migration);
         }
@@ -107,6 +109,7 @@ static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_e
         }
         retry_ms = pen_now_us() - since_us > 60 * 1000000 ? RETRY_FIRST_MS : retry_ms;
         pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
+        pen_status_recover(options->status, true, err->text);
         usleep((useconds_t)(retry_ms * 1000));
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
     }

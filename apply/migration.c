@@ -2,6 +2,7 @@
 
 #include "apply/claim.h"
 #include "apply/session.h"
+#include "apply/status.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 
@@ -147,6 +148,7 @@ static bool open_parts(pen_migration *migration, pen_error *err)
     if (!pen_statedir_open(options->dir, &migration->statedir, err)) {
         return false;
     }
+    pen_status_has_dir(options->status);
     migration->resume.owner = pen_statedir_id(migration->statedir);
     if (!pen_migration_open_source(options, "control", &migration->source, err) ||
         !open_target(migration, err)) {
@@ -205,6 +207,7 @@ bool pen_migration_enter(pen_migration *migration, pen_phase phase, pen_error *e
         return false;
     }
     migration->phase = phase;
+    pen_status_phase(migration->options->status, phase_names[phase]);
     const pen_log_field fields[] = {{"phase", PEN_FIELD_TEXT, .text = phase_names[phase]}};
     pen_log_fields(PEN_LOG_INFO, phase_words[phase], fields, PEN_COUNTOF(fields));
     PEN_KILL_POINT("phase-entered");

@@ -560,4 +560,6 @@ void pen_parts_unmake(pen_run *run, bool with_reader)
     }
     pen_pgconn_close(run->source);
     run->source = NULL;
+    run->source_asked = false;
+    run->source_lost = false;
 }

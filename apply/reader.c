@@ -17,6 +17,8 @@
 #define SILENCE_MOST_MS (60 * 60 * 1000)
 /* Between two barriers of the spool, while there is something new. */
 #define SYNC_EVERY_US (50 * 1000)
+/* Between two looks at the spool's size. */
+#define SIZE_EVERY_US (500 * 1000)
 /* While something is waited for that nobody wakes us for. */
 #define LOOK_AGAIN_MS 10
 
@@ -37,6 +39,7 @@ struct pen_reader {
     bool disk_full;           /* as said in the log */
     pen_lsn reported_lsn;     /* the flush position last sent; never goes back */
     int64_t reported_us;      /* when */
+    int64_t size_told_us;     /* when the spool's size was last published */
     int64_t synced_us;        /* when the spool's last barrier was asked for */
     int64_t heard_us;         /* when something last came from the source, or could not be taken */
     bool heard;               /* something has come since then */
@@ -342,6 +345,16 @@ static void look_at_disk(pen_reader *reader, const pen_spool *spool)
     pen_cell_publish(&reader->stream->disk_full, full);
 }
 
+/* For whoever asks; a large spool has thousands of segments to be added up. */
+static void tell_spool_size(pen_reader *reader, const pen_spool *spool)
+{
+    int64_t now_us = pen_now_us();
+    if (now_us - reader->size_told_us >= SIZE_EVERY_US) {
+        reader->size_told_us = now_us;
+        pen_cell_publish(&reader->stream->spool_bytes, pen_spool_size(spool));
+    }
+}
+
 static bool poll_spools(pen_reader *reader, pen_error *err)
 {
     pen_spool *spool = reader->spool != NULL ? reader->spool : reader->streamed;
@@ -352,6 +365,7 @@ static bool poll_spools(pen_reader *reader, pen_error *err)
         return false;
     }
     look_at_disk(reader, spool);
+    tell_spool_size(reader, spool);
     if (reader->spool == NULL) {
         return true;
     }
@@ -419,6 +433,7 @@ static bool report(pen_reader *reader, bool last, pen_error *err)
     int64_t now_us = pen_now_us();
     pen_lsn safe = safe_lsn(reader);
     bool silent = false;
+    pen_cell_publish(&stream->received_lsn, received_lsn(reader));
     if (!listen_for_source(reader, &silent, err)) {
         return false;
     }
@@ -435,6 +450,7 @@ static bool report(pen_reader *reader, bool last, pen_error *err)
                                     err)) {
             return false;
         }
+        pen_cell_publish(&stream->reported_lsn, reader->reported_lsn);
         reader->reported_us = now_us;
         reader->send_now = false;
         reader->pending = true;

@@ -2,6 +2,7 @@
 
 #include "apply/parts.h"
 #include "apply/show.h"
+#include "apply/status.h"
 #include "core/log.h"
 
 #include <errno.h>
@@ -22,6 +23,8 @@
 /* Runs that a change may end with an internal error (XX000): a proxy's or a storage's that passes,
  * but as well a damaged index or a trigger, which do not. */
 #define REFUSALS_MOST 8
+/* Between two looks at the source's position. */
+#define ASK_SOURCE_US (2 * 1000 * 1000)
 /* A stream that ran so long before it failed begins again with the first. */
 #define RETRY_CALM_US (60 * 1000 * 1000)
 
@@ -72,6 +75,7 @@ static void take_signals(pen_run *run)
             pen_log(PEN_LOG_INFO,
                     "stopping: what is in flight is finished and made durable; once more "
                     "stops at once and loses nothing either");
+            pen_status_state(run->stream->options->status, PEN_STATE_STOPPING, "by a signal");
             pen_stream_stop(run->stream, PEN_STOP_DRAIN, PEN_REASON_SIGNAL);
         } else {
             pen_log(PEN_LOG_INFO, "stopping at once");
@@ -108,6 +112,40 @@ static bool reader_is_out(pen_stream *stream)
             (aborting && pen_place_take(&stream->next_intake) != NULL));
 }
 
+/* Where the source's WAL is now, for whoever asks how far behind we are; never waits for the
+ * answer. Where the stream is to end, the session is for that. */
+static void look_at_source(pen_run *run)
+{
+    pen_stream *stream = run->stream;
+    int64_t now_us = pen_now_us();
+    pen_error ignored;
+    if (stream->options->status == NULL || run->source == NULL || run->source_lost ||
+        stream->stop_lsn != PEN_LSN_NONE) {
+        return;
+    }
+    if (run->source_asked) {
+        run->source_lost = !pen_pgconn_consume(run->source, &ignored);
+        while (!run->source_lost && run->source_asked && !pen_pgconn_busy(run->source)) {
+            pen_lsn lsn = PEN_LSN_NONE;
+            pen_pgresult *res = pen_pgconn_next(run->source);
+            run->source_asked = res != NULL;
+            if (res != NULL && pen_pgresult_status(res) == PEN_RESULT_OK &&
+                pen_pgresult_rows(res) == 1 && pen_lsn_parse(pen_pgresult_value(res, 0, 0), &lsn)) {
+                pen_cell_publish(&stream->source_lsn, lsn);
+            }
+            pen_pgresult_clear(res);
+        }
+    } else if (now_us - run->source_asked_us >= ASK_SOURCE_US) {
+        run->source_asked_us = now_us;
+        run->source_asked = true;
+        run->source_lost = !pen_pgconn_send_query(run->source, "read the source's position",
+                                                  "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()"
+                                                  " THEN pg_catalog.pg_last_wal_replay_lsn()"
+                                                  " ELSE pg_catalog.pg_current_wal_flush_lsn() END",
+                                                  &ignored);
+    }
+}
+
 /* Until the reader, which ends last in order, or a failure says that it is over. */
 static void supervise(pen_run *run)
 {
@@ -122,6 +160,7 @@ static void supervise(pen_run *run)
         (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE, 1000);
         take_signals(run);
         pen_show_progress(run);
+        look_at_source(run);
         /* A source without any activity gives no proof that nothing commits at the very end. */
         if (stream->stop_lsn != PEN_LSN_NONE &&
             pen_cell_read(&stream->idle_lsn) == stream->stop_lsn &&
@@ -149,12 +188,14 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
         if (!pen_parts_start(run, err)) {
             pen_stream_fail(stream, err);
         }
+        pen_status_show_stream(stream->options->status, stream);
         supervise(run);
         bool with_reader = pen_cell_read(&stream->reader_done);
         if (with_reader) {
             pen_stream_fail(stream, &stream->reader_failure);
         }
         pen_parts_join(run, with_reader);
+        pen_status_hide_stream(stream->options->status);
         ok = stream->failure.kind == PEN_ERROR_NONE;
         *reason = stream->reason;
         *err = stream->failure;
@@ -287,6 +328,7 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
         }
         pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
         run->recoveries += run->began;
+        pen_status_recover(run->stream->options->status, run->began, err->text);
         if (!wait_before_retry(run, retry_ms)) {
             return end_by_signal(run, reason, err);
         }
@@ -322,8 +364,11 @@ bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_err
     run->shown_us = run->started_us;
     srandom((unsigned)run->started_us);
     bool ok = pen_stream_create(options, &run->stream, err) &&
-              pen_statedir_open(options->dir, &run->statedir, err) && open_signals(run, err) &&
-              run_until_end(run, reason, err);
+              pen_statedir_open(options->dir, &run->statedir, err) && open_signals(run, err);
+    if (ok) {
+        pen_status_has_dir(options->status);
+        ok = run_until_end(run, reason, err);
+    }
     if (run->began) {
         pen_conflicts_report(&run->stream->conflicts);
         pen_show_summary(run, *reason);

@@ -26,6 +26,9 @@ typedef struct pen_run {
     int64_t started_us;
     int64_t shown_us;
     uint64_t shown_txns;
+    bool source_asked; /* an answer is still to come on `source` */
+    bool source_lost;  /* it gives none any more */
+    int64_t source_asked_us;
     uint64_t messages[256]; /* received, by kind, by intakes that have ended */
     /* until a connection is lost; the reader also over a loss of the target, with --ack spooled */
     pen_pgconn *source; /* an ordinary session: catalog at the start, the source's position later */

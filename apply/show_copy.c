@@ -44,8 +44,7 @@ const char *pen_show_bytes(double bytes, char text[PEN_SHOWN_BYTES_SIZE])
     return text;
 }
 
-/* What of a table is there, 0 to 1. Its bytes on the wire are not those on disk: an estimate. */
-static double part_of(const pen_copy_table *table)
+double pen_copy_table_part(const pen_copy_table *table)
 {
     double part = table->bytes == 0
                       ? 0
@@ -53,15 +52,14 @@ static double part_of(const pen_copy_table *table)
     return table->done ? 1 : part > 0.99 ? 0.99 : part;
 }
 
-/* What of all is there. */
-static double part_of_all(const pen_copy_plan *plan)
+double pen_copy_part(const pen_copy_plan *plan)
 {
     double whole = 0;
     double there = 0;
     for (size_t i = 0; i < plan->count; i++) {
         double weight = (double)plan->tables[i].bytes + 8192; /* an empty one is work, too */
         whole += weight;
-        there += weight * part_of(&plan->tables[i]);
+        there += weight * pen_copy_table_part(&plan->tables[i]);
     }
     return whole > 0 ? there / whole : 1;
 }
@@ -155,12 +153,12 @@ static void show_bars(pen_copy_show *show, pen_copy_plan *plan, pen_copy_queue *
     size_t left = queue->tables_left;
     for (size_t i = 0; i < bars; i++) {
         add_name(&text, shown[i]->source_name);
-        add_bar(&text, part_of(shown[i]));
+        add_bar(&text, pen_copy_table_part(shown[i]));
         pen_text_appendf(&text, "  %s\n",
                          pen_show_bytes((double)pen_counter_get(&shown[i]->copied_bytes), size));
     }
+    double part = pen_copy_part(plan);
     pthread_mutex_unlock(&queue->lock);
-    double part = part_of_all(plan);
     add_name(&text, "copy");
     add_bar(&text, part);
     pen_text_appendf(&text, "  %s, %s/s",
@@ -177,11 +175,11 @@ static void show_bars(pen_copy_show *show, pen_copy_plan *plan, pen_copy_queue *
 static void show_line(pen_copy_show *show, const pen_copy_plan *plan, pen_copy_queue *queue,
                       int64_t now_us)
 {
-    double part = part_of_all(plan);
-    double left = left_of(show, part, now_us);
     pthread_mutex_lock(&queue->lock);
     size_t tables = queue->tables_left;
+    double part = pen_copy_part(plan);
     pthread_mutex_unlock(&queue->lock);
+    double left = left_of(show, part, now_us);
     pen_log_field fields[] = {
         {"percent", PEN_FIELD_U64, .u64 = (uint64_t)(part * 100)},
         {"tables_left", PEN_FIELD_U64, .u64 = tables},

@@ -29,6 +29,11 @@ void pen_copy_show_end(pen_copy_show *show);
 /* Says what is there now. */
 void pen_copy_show_result(const pen_copy_show *show, uint64_t tables, uint64_t rows);
 
+/* What of a table, or of all, is there, 0 to 1; under the queue's lock. Bytes on the wire are not
+ * those on disk: an estimate. */
+double pen_copy_table_part(const pen_copy_table *table);
+double pen_copy_part(const pen_copy_plan *plan);
+
 /* "1.5 GB", for people. Returns `text`. */
 #define PEN_SHOWN_BYTES_SIZE 24
 const char *pen_show_bytes(double bytes, char text[PEN_SHOWN_BYTES_SIZE]);

@@ -143,3 +143,35 @@ bool pen_stages_describe(const uint64_t sums[PEN_METRIC_COUNT], unsigned number,
     }
     return true;
 }
+
+const char *pen_stages_wait(pen_metric metric)
+{
+    switch (metric) {
+    case PEN_METRIC_READER_SOURCE:
+        return "waits for the source";
+    case PEN_METRIC_READER_PACED:
+        return "lets the source go ahead";
+    case PEN_METRIC_READER_MEMORY:
+        return "waits for memory";
+    case PEN_METRIC_READER_ROOM:
+        return "waits for a dispatcher";
+    case PEN_METRIC_READER_DISK:
+        return "waits for the spool's disk";
+    case PEN_METRIC_DISPATCHER_INPUT:
+        return "waits for transactions";
+    case PEN_METRIC_DISPATCHER_BATON:
+        return "waits for its turn";
+    case PEN_METRIC_DISPATCHER_ROOM:
+        return "waits for a worker";
+    case PEN_METRIC_WORKER_INPUT:
+        return "waits for a batch";
+    case PEN_METRIC_WORKER_TURN:
+        return "waits for earlier batches";
+    case PEN_METRIC_WORKER_SERVER:
+        return "waits for the target";
+    case PEN_METRIC_WORKER_PAUSE:
+        return "waits to try again";
+    default:
+        return "waits";
+    }
+}

@@ -124,6 +124,7 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
         pen_meter_init(&made->meters[i]);
     }
     pthread_mutex_init(&made->failure_lock, NULL);
+    pthread_mutex_init(&made->blocker.lock, NULL);
     pen_parker *const parkers[] = {&made->main_parker, &made->reader_parker, &made->baton_parker,
                                    &made->progress_parker};
     for (size_t i = 0; i < PEN_COUNTOF(parkers); i++) {
@@ -179,6 +180,7 @@ void pen_stream_destroy(pen_stream *stream)
     pen_parker_deinit(&stream->baton_parker);
     pen_parker_deinit(&stream->progress_parker);
     pthread_mutex_destroy(&stream->failure_lock);
+    pthread_mutex_destroy(&stream->blocker.lock);
     pen_conflicts_deinit(&stream->conflicts);
     pen_format_deinit(&stream->format);
     free(stream->meters);

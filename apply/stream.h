@@ -63,6 +63,13 @@ typedef enum pen_stop_reason {
     PEN_REASON_FAILED
 } pen_stop_reason;
 
+/* Somebody else's session on the target that holds the stream up. */
+#define PEN_BLOCKER_SIZE 320
+typedef struct pen_blocker {
+    pthread_mutex_t lock;
+    char text[PEN_BLOCKER_SIZE]; /* under the lock; "" for nobody */
+} pen_blocker;
+
 typedef struct pen_stream {
     /* set before the threads start, then read-only */
     const pen_options *options;
@@ -94,6 +101,9 @@ typedef struct pen_stream {
     pen_cell disk_full;       /* 1: nothing is received until the state directory has room */
     pen_cell spool_start_lsn; /* what ends at or before it is not in the spool any more */
     pen_cell spool_end_lsn;   /* what ends at or before it, and behind that, is in it, durably */
+    pen_cell spool_bytes;     /* of all spools in the state directory */
+    pen_cell received_lsn;    /* everything before it has arrived */
+    pen_cell reported_lsn;    /* the source was told that it may forget everything before it */
     pen_cell reader_detached; /* 1: has let go of its intake, after an abort */
     pen_cell reader_done;     /* 1: until main has joined it, whatever is made anew meanwhile */
     pen_error reader_failure; /* before reader_done; PEN_ERROR_NONE: it ended in order */
@@ -116,10 +126,12 @@ typedef struct pen_stream {
     /* progress writes */
     PEN_ALIGNED pen_cell durable_lsn; /* everything before it is durable on the target */
     pen_cell progress_done;
+    pen_blocker blocker;
 
     /* main writes */
     PEN_ALIGNED pen_place next_intake; /* pen_intake: for a reader that has none */
     pen_cell reader_end;               /* 1: a reader without an intake ends, in order */
+    pen_cell source_lsn;               /* where the source's WAL was flushed to a moment ago */
 
     /* anybody writes, once */
     PEN_ALIGNED pen_cell stop; /* pen_stop */

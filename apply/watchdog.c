@@ -44,9 +44,27 @@ struct pen_watchdog {
     pen_pgconn *control;
     uint64_t committed; /* what it was when it last moved */
     int64_t moved_us;
+    bool blocked; /* somebody is noted as holding the stream up */
     named named[NAMED_MAX];
     uint64_t freed[PEN_IDLE_MAX]; /* number of the batch that a worker was told to let go of */
 };
+
+/* Who holds the stream up now; "" for nobody. */
+static void note_blocker(pen_watchdog *watchdog, const char *text)
+{
+    pen_blocker *blocker = &watchdog->stream->blocker;
+    watchdog->blocked = text[0] != '\0';
+    pthread_mutex_lock(&blocker->lock);
+    snprintf(blocker->text, sizeof(blocker->text), "%s", text);
+    pthread_mutex_unlock(&blocker->lock);
+}
+
+static void forget_blocker(pen_watchdog *watchdog)
+{
+    if (watchdog->blocked) {
+        note_blocker(watchdog, "");
+    }
+}
 
 pen_watchdog *pen_watchdog_create(pen_stream *stream, pen_pgconn *control)
 {
@@ -59,6 +77,9 @@ pen_watchdog *pen_watchdog_create(pen_stream *stream, pen_pgconn *control)
 
 void pen_watchdog_destroy(pen_watchdog *watchdog)
 {
+    if (watchdog != NULL) {
+        forget_blocker(watchdog);
+    }
     free(watchdog);
 }
 
@@ -151,6 +172,16 @@ static const char *or_unknown(const char *text)
 static void name_session(pen_watchdog *watchdog, const pen_pgresult *res, int row)
 {
     const char *pid = or_unknown(pen_pgresult_named(res, row, "pid"));
+    char text[PEN_BLOCKER_SIZE] = "a prepared transaction";
+    if (strcmp(pid, "0") != 0) {
+        snprintf(text, sizeof(text),
+                 "pid %s, application \"%s\", user %s, %s, its query began at %s", pid,
+                 or_unknown(pen_pgresult_named(res, row, "application_name")),
+                 or_unknown(pen_pgresult_named(res, row, "usename")),
+                 or_unknown(pen_pgresult_named(res, row, "state")),
+                 or_unknown(pen_pgresult_named(res, row, "query_start")));
+    }
+    note_blocker(watchdog, text);
     if (!is_due(watchdog, (int)strtol(pid, NULL, 10))) {
         return;
     }
@@ -160,12 +191,7 @@ static void name_session(pen_watchdog *watchdog, const pen_pgresult *res, int ro
         return;
     }
     pen_log(PEN_LOG_WARN,
-            "the stream waits for a lock of somebody else's session on the target: pid %s, "
-            "application \"%s\", user %s, %s, its query began at %s",
-            pid, or_unknown(pen_pgresult_named(res, row, "application_name")),
-            or_unknown(pen_pgresult_named(res, row, "usename")),
-            or_unknown(pen_pgresult_named(res, row, "state")),
-            or_unknown(pen_pgresult_named(res, row, "query_start")));
+            "the stream waits for a lock of somebody else's session on the target: %s", text);
     pen_log(PEN_LOG_DEBUG, "the query of pid %s begins with: %s", pid,
             or_unknown(pen_pgresult_named(res, row, "words")));
 }
@@ -187,13 +213,18 @@ static bool judge(pen_watchdog *watchdog, const pen_pgresult *res, uint64_t olde
             }
         }
     }
+    bool foreign = false;
     for (int row = 0; row < pen_pgresult_rows(res) && !freed; row++) {
         int pid = (int)strtol(or_unknown(pen_pgresult_named(res, row, "pid")), NULL, 10);
         const char *waits = pen_pgresult_named(res, row, "waits");
         /* Who waits for another one of them is not at fault. */
         if (find_worker(watchdog->stream, pid) == NULL && (waits == NULL || waits[0] != 't')) {
             name_session(watchdog, res, row);
+            foreign = true;
         }
+    }
+    if (!foreign) {
+        forget_blocker(watchdog);
     }
     return true;
 }
@@ -206,11 +237,13 @@ bool pen_watchdog_look(pen_watchdog *watchdog, pen_error *err)
     if (committed != watchdog->committed) {
         watchdog->committed = committed;
         watchdog->moved_us = now_us;
+        forget_blocker(watchdog);
         return true;
     }
     const pen_worker *holder = find_holder(stream, committed + 1);
     if (holder == NULL) {
         watchdog->moved_us = now_us; /* nothing is under way */
+        forget_blocker(watchdog);
         return true;
     }
     pen_pgresult *res = NULL;

@@ -325,6 +325,7 @@ void pen_worker_run(void *arg)
             break;
         }
         pen_error err;
+        pen_meter_take(batch->first->commit_time);
         if (!bring(worker, batch, &err)) {
             pen_stream_fail(stream, &err);
             pen_large_release(worker);
@@ -332,7 +333,9 @@ void pen_worker_run(void *arg)
             break;
         }
         finish_batch(worker, batch);
+        pen_meter_put();
     }
+    pen_meter_put();
     pen_meter_end();
     pen_stream_worker_done(stream);
 }

@@ -95,3 +95,26 @@ int64_t pen_histogram_percentile(const pen_histogram *hist, double percent)
      * of more than 2^53 counts was rounded up beyond them. */
     return upper_end(PEN_HISTOGRAM_BUCKETS - 1);
 }
+
+uint64_t pen_histogram_count_to(const pen_histogram *hist, int64_t value_us)
+{
+    uint64_t passed = 0;
+    for (size_t bucket = 0; bucket < PEN_HISTOGRAM_BUCKETS && upper_end(bucket) <= value_us;
+         bucket++) {
+        passed += atomic_load_explicit(&hist->counts[bucket], memory_order_relaxed);
+    }
+    return passed;
+}
+
+double pen_histogram_sum(const pen_histogram *hist)
+{
+    double sum = 0;
+    int64_t below = -1; /* the upper end of the bucket before */
+    for (size_t bucket = 0; bucket < PEN_HISTOGRAM_BUCKETS; bucket++) {
+        int64_t end = upper_end(bucket);
+        double middle = (double)(below + 1 + end) / 2;
+        sum += middle * (double)atomic_load_explicit(&hist->counts[bucket], memory_order_relaxed);
+        below = end;
+    }
+    return sum;
+}

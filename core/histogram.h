@@ -25,5 +25,9 @@ uint64_t pen_histogram_count(const pen_histogram *hist);
 /* The smallest value that at least `percent` (0 < percent <= 100) of the counts do not exceed, as
  * its bucket's upper end, microseconds; 0 when there are none. */
 int64_t pen_histogram_percentile(const pen_histogram *hist, double percent);
+/* How many of the counts lie in buckets that end at or below `value_us`. */
+uint64_t pen_histogram_count_to(const pen_histogram *hist, int64_t value_us);
+/* All values added, each as the middle of its bucket: right to 1.6 %. */
+double pen_histogram_sum(const pen_histogram *hist);
 
 #endif

@@ -232,13 +232,45 @@ void pen_log_footer(const char *text, unsigned width)
     pthread_mutex_unlock(&footer_lock);
 }
 
+/* The last lines of level WARN and above, for whoever asks how it goes. */
+static pthread_mutex_t notes_lock = PTHREAD_MUTEX_INITIALIZER;
+static pen_log_note notes_ring[PEN_LOG_NOTES];
+static uint64_t notes_made;
+
+static void take_note(pen_log_level level, const char *message)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    pthread_mutex_lock(&notes_lock);
+    pen_log_note *note = &notes_ring[notes_made++ % PEN_LOG_NOTES];
+    note->unix_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    note->level = level;
+    snprintf(note->text, sizeof(note->text), "%s", message);
+    pthread_mutex_unlock(&notes_lock);
+}
+
+size_t pen_log_recall(pen_log_note notes[PEN_LOG_NOTES])
+{
+    pthread_mutex_lock(&notes_lock);
+    size_t count = notes_made < PEN_LOG_NOTES ? (size_t)notes_made : PEN_LOG_NOTES;
+    for (size_t i = 0; i < count; i++) {
+        notes[i] = notes_ring[(notes_made - count + i) % PEN_LOG_NOTES];
+    }
+    pthread_mutex_unlock(&notes_lock);
+    return count;
+}
+
 void pen_log_fields(pen_log_level level, const char *message, const pen_log_field *fields,
                     size_t field_count)
 {
+    int saved_errno = errno;
+    if (level >= PEN_LOG_WARN) {
+        take_note(level, message);
+    }
     if (level < log_level) {
+        errno = saved_errno;
         return;
     }
-    int saved_errno = errno;
     bool json = log_format == PEN_LOG_JSON;
     const char *closing = json ? "}\n" : "\n";
     char field_text[FIELDS_SIZE];
@@ -260,7 +292,7 @@ void pen_log_fields(pen_log_level level, const char *message, const pen_log_fiel
 
 void pen_log(pen_log_level level, const char *fmt, ...)
 {
-    if (level < log_level) {
+    if (level < log_level && level < PEN_LOG_WARN) {
         return;
     }
     int saved_errno = errno;

@@ -37,6 +37,18 @@ typedef struct pen_log_field {
 void pen_log_fields(pen_log_level level, const char *message, const pen_log_field *fields,
                     size_t field_count);
 
+/* A line of level WARN or ERROR that was logged, or would have been but for --log-level. */
+#define PEN_LOG_NOTES     16
+#define PEN_LOG_NOTE_SIZE 400
+typedef struct pen_log_note {
+    int64_t unix_us;
+    pen_log_level level;
+    char text[PEN_LOG_NOTE_SIZE]; /* cut where it was longer */
+} pen_log_note;
+
+/* Any thread: copies the last ones into `notes`, the newest last, and returns how many. */
+size_t pen_log_recall(pen_log_note notes[PEN_LOG_NOTES]);
+
 /* Shows `text`, some whole lines, below the log on a terminal, in place of what it showed before;
  * lines of the log go above it. Each is cut to `width` columns. NULL takes it away. */
 void pen_log_footer(const char *text, unsigned width);

@@ -33,6 +33,10 @@ void pen_meter_init(pen_meter *meter)
     }
     atomic_init(&meter->since_us, 0);
     atomic_init(&meter->time, 0);
+    atomic_init(&meter->waiting, 0);
+    atomic_init(&meter->waiting_since_us, 0);
+    atomic_init(&meter->work_since_us, 0);
+    atomic_init(&meter->work_committed, 0);
     for (size_t i = 0; i < PEN_DISTRIBUTION_COUNT; i++) {
         pen_histogram_init(&meter->distributions[i]);
     }
@@ -58,10 +62,55 @@ void pen_meter_end(void)
 
 int pen_meter_park(pen_metric wait, pen_parker *parker, int fd, int events, int timeout_ms)
 {
+    pen_meter *meter = pen_meter_current;
     int64_t since_us = pen_now_us();
+    if (meter != NULL) {
+        atomic_store_explicit(&meter->waiting_since_us, since_us, memory_order_relaxed);
+        atomic_store_explicit(&meter->waiting, (uint32_t)wait + 1, memory_order_relaxed);
+    }
     int happened = pen_parker_park(parker, fd, events, timeout_ms);
+    if (meter != NULL) {
+        atomic_store_explicit(&meter->waiting, 0, memory_order_relaxed);
+    }
     pen_meter_add(wait, (uint64_t)(pen_now_us() - since_us));
     return happened;
+}
+
+void pen_meter_take(pen_pgtime commit_time)
+{
+    if (pen_meter_current != NULL) {
+        pen_meter *meter = pen_meter_current;
+        atomic_store_explicit(&meter->work_committed, commit_time, memory_order_relaxed);
+        atomic_store_explicit(&meter->work_since_us, pen_now_us(), memory_order_relaxed);
+    }
+}
+
+void pen_meter_put(void)
+{
+    if (pen_meter_current != NULL) {
+        atomic_store_explicit(&pen_meter_current->work_since_us, 0, memory_order_relaxed);
+    }
+}
+
+static int64_t passed(int64_t since_us, int64_t now_us)
+{
+    return since_us < now_us ? now_us - since_us : 0;
+}
+
+pen_activity pen_meter_look(const pen_meter *meter)
+{
+    int64_t now_us = pen_now_us();
+    uint32_t waiting = atomic_load_explicit(&meter->waiting, memory_order_relaxed);
+    int64_t waiting_us = atomic_load_explicit(&meter->waiting_since_us, memory_order_relaxed);
+    int64_t work_us = atomic_load_explicit(&meter->work_since_us, memory_order_relaxed);
+    return (pen_activity){
+        .runs = atomic_load_explicit(&meter->since_us, memory_order_relaxed) != 0,
+        .waits_for = waiting == 0 ? PEN_METRIC_COUNT : (pen_metric)(waiting - 1),
+        .waits_us = waiting == 0 ? 0 : passed(waiting_us, now_us),
+        .has_work = work_us != 0,
+        .works_us = work_us == 0 ? 0 : passed(work_us, now_us),
+        .committed = atomic_load_explicit(&meter->work_committed, memory_order_relaxed),
+    };
 }
 
 uint64_t pen_meters_sum_of(const pen_meter *meters, size_t count, pen_metric metric)
@@ -75,6 +124,10 @@ uint64_t pen_meters_sum_of(const pen_meter *meters, size_t count, pen_metric met
         if (since_us != 0 && since_us < now_us &&
             atomic_load_explicit(&meter->time, memory_order_relaxed) == metric) {
             sum += (uint64_t)(now_us - since_us);
+        }
+        if (atomic_load_explicit(&meter->waiting, memory_order_relaxed) == (uint32_t)metric + 1) {
+            sum += (uint64_t)passed(
+                atomic_load_explicit(&meter->waiting_since_us, memory_order_relaxed), now_us);
         }
     }
     return sum;

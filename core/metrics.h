@@ -10,6 +10,7 @@
 #define PEN_CORE_METRICS_H
 
 #include "core/histogram.h"
+#include "core/lsn.h"
 #include "core/thread.h"
 
 typedef enum pen_metric {
@@ -48,6 +49,10 @@ typedef struct pen_meter {
     PEN_ALIGNED _Atomic(uint64_t) counts[PEN_METRIC_COUNT];
     _Atomic(int64_t) since_us; /* when the thread began that counts here now, 0: there is none */
     _Atomic(uint32_t) time;    /* pen_metric: what it counts its time as */
+    _Atomic(uint32_t) waiting; /* pen_metric + 1: what it waits for now; 0: for nothing */
+    _Atomic(int64_t) waiting_since_us;
+    _Atomic(int64_t) work_since_us;  /* when it took what it has in hand now, 0: nothing */
+    _Atomic(int64_t) work_committed; /* pen_pgtime: when the first of that committed */
     pen_histogram distributions[PEN_DISTRIBUTION_COUNT];
 } pen_meter;
 
@@ -83,7 +88,26 @@ static inline void pen_meter_record(pen_distribution which, int64_t value)
 /* As pen_parker_park, and counts how long it took as `wait`. */
 int pen_meter_park(pen_metric wait, pen_parker *parker, int fd, int events, int timeout_ms);
 
-/* Sums over `count` meters, running threads' time up to now included. Any thread. */
+/* The calling thread has something in hand now, of which the first transaction committed at
+ * `commit_time` on the source; or nothing more. */
+void pen_meter_take(pen_pgtime commit_time);
+void pen_meter_put(void);
+
+/* What one thread does at this moment. */
+typedef struct pen_activity {
+    bool runs;
+    pen_metric waits_for; /* PEN_METRIC_COUNT: for nothing, it is busy */
+    int64_t waits_us;     /* for so long */
+    bool has_work;        /* pen_meter_take */
+    int64_t works_us;     /* for so long */
+    pen_pgtime committed; /* when the first of it committed on the source */
+} pen_activity;
+/* Any thread; what it tells need not be of one and the same moment. */
+pen_activity pen_meter_look(const pen_meter *meter);
+
+/* Sums over `count` meters, running threads' time and waits up to now included. A wait that just
+ * ends may be missing for a moment, or be in it twice: so two sums one after the other need not
+ * grow. Any thread. */
 void pen_meters_sum(const pen_meter *meters, size_t count, uint64_t sums[PEN_METRIC_COUNT]);
 uint64_t pen_meters_sum_of(const pen_meter *meters, size_t count, pen_metric metric);
 /* All that was recorded, added to `hist`. Any thread; writer of `hist`. */

@@ -55,7 +55,8 @@ void pen_options_deinit(pen_options *options)
     for (int row = 0; row < PEN_OPTION_ROWS; row++) {
         void *field = (char *)options + pen_option_rows[row].offset;
         pen_option_type type = pen_option_rows[row].type;
-        if (type == PEN_OPTION_CONNINFO || type == PEN_OPTION_NAME || type == PEN_OPTION_TEXT) {
+        if (type == PEN_OPTION_CONNINFO || type == PEN_OPTION_NAME || type == PEN_OPTION_TEXT ||
+            type == PEN_OPTION_ADDRESS) {
             free(*(char **)field);
         } else if (type == PEN_OPTION_LIST) {
             pen_option_list *list = field;
@@ -117,18 +118,24 @@ static bool refuse_unknown(const char *arg, size_t len, pen_error *err)
     char name[64];
     char quoted[PEN_QUOTE_SIZE];
     snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name)), arg);
-    return pen_error_set(
-        err, PEN_ERROR_CONFIG, "unknown flag %s: the nearest is --%s; --help lists all",
-        pen_option_quote(name, quoted), pen_option_nearest(name + strspn(name, "-")));
+    /* By its letters -h is as near to others, but everybody means one thing by it. */
+    const char *nearest =
+        strcmp(name, "-h") == 0 ? "help" : pen_option_nearest(name + strspn(name, "-"));
+    return pen_error_set(err, PEN_ERROR_CONFIG,
+                         "unknown flag %s: the nearest is --%s; --help lists all",
+                         pen_option_quote(name, quoted), nearest);
 }
 
 static bool refuse_others(int row, pen_option_user user, pen_error *err)
 {
-    return pen_error_set(
-        err, PEN_ERROR_CONFIG,
-        "--%s is %s \"penstock simulate\": leave it out; --help lists the flags of a "
-        "command",
-        pen_option_rows[row].flag, user == PEN_FOR_SIMULATE ? "no flag of" : "a flag only of");
+    const char *command = user == PEN_FOR_STATUS || (user == PEN_FOR_STREAM && row == PEN_ROW_watch)
+                              ? "status"
+                              : "simulate";
+    return pen_error_set(err, PEN_ERROR_CONFIG,
+                         "--%s is %s \"penstock %s\": leave it out; --help lists the flags of a "
+                         "command",
+                         pen_option_rows[row].flag,
+                         user == PEN_FOR_STREAM ? "a flag only of" : "no flag of", command);
 }
 
 /* Reads the flag at argv[*at] and, if it takes one, its value; moves *at to its last argument. */
@@ -292,7 +299,7 @@ static void derive_defaults(pen_options *options)
 
 static bool check_required(const pen_options *options, pen_error *err)
 {
-    if (options->help || options->print_config) {
+    if (options->help || options->print_config || options->user == PEN_FOR_STATUS) {
         return true;
     }
     if (options->user == PEN_FOR_SIMULATE) {

@@ -10,9 +10,9 @@
 
 #include <stdio.h>
 
-/* The commands that settings are read for: those that apply a stream, and the one that only tells
- * what that would take. Each takes some of the settings. */
-typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE } pen_option_user;
+/* The commands that settings are read for: those that apply a stream, the one that only tells what
+ * that would take, and the one that asks how it goes. Each takes some of the settings. */
+typedef enum pen_option_user { PEN_FOR_STREAM, PEN_FOR_SIMULATE, PEN_FOR_STATUS } pen_option_user;
 
 typedef enum pen_progress_style {
     PEN_PROGRESS_AUTO,
@@ -84,6 +84,7 @@ typedef struct pen_options {
     pen_conflict_action on_conflict;
     uint64_t stop_at; /* pen_lsn; PEN_LSN_NONE when not given */
     bool stop_when_caught_up;
+    char *http; /* where to listen, or NULL */
     pen_progress_style progress;
     pen_log_format log_format;
     pen_log_level log_level;
@@ -100,12 +101,15 @@ typedef struct pen_options {
     bool sets;
     uint64_t fill; /* percent */
     bool json;
+    bool watch; /* penstock status */
     /* what the command line asks for instead of a run */
     bool print_config;
     bool help;
     /* where each option's value came from, by its row in options.def */
     const char **origins;
     pen_option_user user;
+    /* no setting: who is told how the run goes (apply/status.h), or NULL; borrowed */
+    struct pen_status *status;
 } pen_options;
 
 /* Reads file, environment and `argv` (behind the command's name: argv[0] is the first flag). Every
@@ -119,8 +123,8 @@ typedef struct pen_options {
 PEN_MUST_CHECK bool pen_options_parse(pen_options *options, int argc, char **argv, pen_error *err);
 void pen_options_deinit(pen_options *options);
 /* The same for another command: PEN_FOR_SIMULATE takes one argument that is no flag, which must be
- * there, and needs neither --source nor --target. A flag that is another command's is an error; in
- * file and environment, which all commands share, it is passed over. */
+ * there; that one and PEN_FOR_STATUS need neither --source nor --target. A flag that is another
+ * command's is an error; in file and environment, which all commands share, it is passed over. */
 PEN_MUST_CHECK bool pen_options_parse_for(pen_option_user user, pen_options *options, int argc,
                                           char **argv, pen_error *err);
 /* Sets what nobody has given, but for its default, as if a file had it; `origin` says where it came

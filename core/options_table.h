@@ -13,6 +13,7 @@ typedef enum pen_option_type {
     PEN_OPTION_CONNINFO, /* char *: libpq's connection string or URI; shown without passwords */
     PEN_OPTION_NAME,     /* char *: a-z, 0-9 and _, beginning with a letter */
     PEN_OPTION_TEXT,     /* char * */
+    PEN_OPTION_ADDRESS,  /* char *: where to listen, as pen_address_parse reads it */
     PEN_OPTION_LIST,     /* pen_option_list: repeatable; separated by commas outside of argv */
     PEN_OPTION_COUNT,    /* uint64_t: a whole number */
     PEN_OPTION_SIZE,     /* uint64_t: bytes */

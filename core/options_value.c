@@ -1,5 +1,6 @@
 #include "core/options_table.h"
 
+#include "core/address.h"
 #include "core/conninfo.h"
 #include "core/nearest.h"
 #include "core/text.h"
@@ -12,6 +13,7 @@
 #define C_TYPE_CONNINFO char *
 #define C_TYPE_NAME     char *
 #define C_TYPE_TEXT     char *
+#define C_TYPE_ADDRESS  char *
 #define C_TYPE_LIST     pen_option_list
 #define C_TYPE_COUNT    uint64_t
 #define C_TYPE_SIZE     uint64_t
@@ -29,6 +31,7 @@
 #define CHECK_CONNINFO(field)                                               CHECK_PLAIN(field, C_TYPE_CONNINFO)
 #define CHECK_NAME(field)                                                   CHECK_PLAIN(field, C_TYPE_NAME)
 #define CHECK_TEXT(field)                                                   CHECK_PLAIN(field, C_TYPE_TEXT)
+#define CHECK_ADDRESS(field)                                                CHECK_PLAIN(field, C_TYPE_ADDRESS)
 #define CHECK_LIST(field)                                                   CHECK_PLAIN(field, C_TYPE_LIST)
 #define CHECK_COUNT(field)                                                  CHECK_PLAIN(field, C_TYPE_COUNT)
 #define CHECK_SIZE(field)                                                   CHECK_PLAIN(field, C_TYPE_SIZE)
@@ -83,7 +86,17 @@ bool pen_option_is_for(int row, pen_option_user user)
     for (size_t i = 0; i < PEN_COUNTOF(shared); i++) {
         is_shared |= shared[i] == row;
     }
-    return user == PEN_FOR_SIMULATE ? only_simulate[row] || is_shared : !only_simulate[row];
+    switch (user) {
+    case PEN_FOR_SIMULATE:
+        return only_simulate[row] || is_shared;
+    case PEN_FOR_STATUS:
+        return row == PEN_ROW_name || row == PEN_ROW_dir || row == PEN_ROW_json ||
+               row == PEN_ROW_watch || row == PEN_ROW_config || row == PEN_ROW_print_config ||
+               row == PEN_ROW_help;
+    case PEN_FOR_STREAM:
+        break;
+    }
+    return !only_simulate[row] && row != PEN_ROW_watch;
 }
 
 int pen_option_find(const char *flag, size_t len)
@@ -326,6 +339,11 @@ static const char *describe(const pen_option_row *row, char *text, size_t size)
     case PEN_OPTION_TEXT:
         snprintf(text, size, "%" PRIu64 " to %" PRIu64 " bytes long", row->min, row->max);
         break;
+    case PEN_OPTION_ADDRESS:
+        snprintf(text, size,
+                 "a port (0 to 65535) as in 8080 or :8080, or an address and a port as in "
+                 "192.0.2.1:8080 or [2001:db8::1]:8080; a name other than localhost is none");
+        break;
     case PEN_OPTION_LIST:
         snprintf(text, size,
                  "a pattern; outside of the command line several, with commas between them and "
@@ -436,6 +454,11 @@ static bool set_field(pen_options *options, int number, pen_option_level level, 
         }
         replace_text(field, value);
         return true;
+    case PEN_OPTION_ADDRESS: {
+        pen_address address;
+        replace_text(field, value);
+        return pen_address_parse(value, &address);
+    }
     case PEN_OPTION_LIST:
         if (level != PEN_LEVEL_FLAG) {
             return append_split(field, value);
@@ -530,6 +553,7 @@ char *pen_option_show(const pen_options *options, int row)
         return *string == NULL ? NULL : pen_conninfo_redact(*string);
     case PEN_OPTION_NAME:
     case PEN_OPTION_TEXT:
+    case PEN_OPTION_ADDRESS:
         return *string == NULL ? NULL : pen_strdup(*string);
     case PEN_OPTION_LIST:
         return ((const pen_option_list *)field)->count == 0 ? NULL : show_list(field);

@@ -19,7 +19,8 @@ typedef enum pen_role {
     PEN_ROLE_PROGRESS,
     PEN_ROLE_DISK,
     PEN_ROLE_COPY,
-    PEN_ROLE_INDEX
+    PEN_ROLE_INDEX,
+    PEN_ROLE_STATUS
 } pen_role;
 
 /* What the calling thread is; asserted at the entries of what only one role may call. */

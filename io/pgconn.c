@@ -180,6 +180,43 @@ bool pen_pgconn_split_conninfo(const char *conninfo, const char *side, char **re
     return true;
 }
 
+static void take_setting(const PQconninfoOption *option, const char *keyword, char *text,
+                         size_t size)
+{
+    /* A host with an '@' in it, or a database that is a connection string itself, may have a
+     * password in it. */
+    bool suspect = option->val != NULL && strcmp(keyword, "user") != 0 &&
+                   (strpbrk(option->val, "@=") != NULL || strstr(option->val, "://") != NULL);
+    if (strcmp(option->keyword, keyword) == 0 && option->val != NULL && !suspect &&
+        text[0] == '\0' && strlen(option->val) < size) {
+        snprintf(text, size, "%s", option->val);
+    }
+}
+
+static void take_settings(PQconninfoOption *options, pen_pgplace *place)
+{
+    char service[128] = "";
+    for (PQconninfoOption *option = options; option != NULL && option->keyword != NULL; option++) {
+        take_setting(option, "host", place->host, sizeof(place->host));
+        take_setting(option, "hostaddr", place->host, sizeof(place->host));
+        take_setting(option, "port", place->port, sizeof(place->port));
+        take_setting(option, "dbname", place->database, sizeof(place->database));
+        take_setting(option, "user", place->user, sizeof(place->user));
+        take_setting(option, "service", service, sizeof(service));
+    }
+    PQconninfoFree(options);
+    if (service[0] != '\0' && place->host[0] == '\0') {
+        snprintf(place->host, sizeof(place->host), "service %s", service);
+    }
+}
+
+void pen_pgconn_place(const char *conninfo, pen_pgplace *place)
+{
+    memset(place, 0, sizeof(*place));
+    take_settings(PQconninfoParse(conninfo, NULL), place);
+    take_settings(PQconndefaults(), place);
+}
+
 /* Adds `keyword=value` behind what the operator wrote, unless the operator wrote it already. */
 static void add_default(const char *conninfo, const char *keyword, const char *value,
                         const char **keywords, const char **values, size_t *count)
@@ -532,6 +569,11 @@ bool pen_pgconn_flush(pen_pgconn *conn, bool *pending, pen_error *err)
     int left = PQflush(conn->pg);
     *pending = left == 1;
     return left >= 0 || pen_pgconn_error(conn, "send", err);
+}
+
+bool pen_pgconn_send_query(pen_pgconn *conn, const char *what, const char *sql, pen_error *err)
+{
+    return PQsendQuery(conn->pg, sql) == 1 || pen_pgconn_error(conn, what, err);
 }
 
 bool pen_pgconn_consume(pen_pgconn *conn, pen_error *err)

@@ -31,6 +31,16 @@ PEN_MUST_CHECK bool pen_pgconn_check_conninfo(const char *conninfo, const char *
 PEN_MUST_CHECK bool pen_pgconn_split_conninfo(const char *conninfo, const char *side, char **rest,
                                               char **password, pen_error *err);
 
+/* Where a connection string leads, without any secret, as far as the string or libpq's environment
+ * says; "" where neither does. Where a service file says it, `host` is "service NAME". */
+typedef struct pen_pgplace {
+    char host[256];
+    char port[64];
+    char database[128];
+    char user[128];
+} pen_pgplace;
+void pen_pgconn_place(const char *conninfo, pen_pgplace *place);
+
 /* Connects and runs the setup; waits up to the string's connect_timeout, or 30 s.
  * Errors: PEN_ERROR_CONFIG for a string that cannot be read, else as classified from SQLSTATE and
  * text. */
@@ -94,6 +104,9 @@ bool pen_sqlstate_passes(const char *sqlstate);
 PEN_MUST_CHECK bool pen_pgconn_set_nonblocking(pen_pgconn *conn, pen_error *err);
 /* *pending: bytes are left that the socket did not take. */
 PEN_MUST_CHECK bool pen_pgconn_flush(pen_pgconn *conn, bool *pending, pen_error *err);
+/* Sends one query and returns; its results come by pen_pgconn_next. */
+PEN_MUST_CHECK bool pen_pgconn_send_query(pen_pgconn *conn, const char *what, const char *sql,
+                                          pen_error *err);
 /* Takes in what the socket has; never waits. */
 PEN_MUST_CHECK bool pen_pgconn_consume(pen_pgconn *conn, pen_error *err);
 /* True when pen_pgconn_next would have to wait. */

@@ -25,6 +25,10 @@ int pen_command_cutover(int argc, char **argv);
 /* The change stream alone, into tables that are there already. */
 int pen_command_stream(int argc, char **argv);
 
+/* Asks the penstock that runs with a state directory how it goes. */
+int pen_command_status(int argc, char **argv);
+void pen_status_help(FILE *out);
+
 /* Prints what stands in one file; needs no server. Reads no environment and no config file. */
 int pen_command_inspect(int argc, char **argv);
 void pen_inspect_help(FILE *out);

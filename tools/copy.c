@@ -5,5 +5,5 @@
 
 int pen_command_copy(int argc, char **argv)
 {
-    return pen_run_command(argc, argv, pen_copy_alone_run);
+    return pen_run_command(argc, argv, "copy", pen_copy_alone_run);
 }

@@ -5,5 +5,5 @@
 
 int pen_command_cutover(int argc, char **argv)
 {
-    return pen_run_command(argc, argv, pen_cutover_run);
+    return pen_run_command(argc, argv, "cutover", pen_cutover_run);
 }

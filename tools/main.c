@@ -28,6 +28,8 @@ static const command commands[] = {
      pen_options_help, pen_command_stream},
     {"cutover", "bring the target to the source's present state, and make it ready for writes",
      "[FLAGS]", pen_options_help, pen_command_cutover},
+    {"status", "tell what a running penstock is doing, how far it is and what holds it up",
+     "[FLAGS]", pen_status_help, pen_command_status},
     {"inspect", "print a checkpoint, a spool segment or a captured stream in words",
      "FILE [--summary] [--json]", pen_inspect_help, pen_command_inspect},
     {"simulate", "tell how fast a captured stream could be applied, and what limits it",

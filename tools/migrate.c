@@ -5,5 +5,5 @@
 
 int pen_command_migrate(int argc, char **argv)
 {
-    return pen_run_command(argc, argv, pen_migrate_run);
+    return pen_run_command(argc, argv, "migrate", pen_migrate_run);
 }

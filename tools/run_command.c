@@ -1,6 +1,9 @@
 #include "tools/run_command.h"
 
+#include "apply/service.h"
 #include "core/log.h"
+
+#include <string.h>
 
 /* For programs, what the error is about stands beside its words. */
 static void log_error(const pen_error *err)
@@ -27,7 +30,28 @@ static int exit_code(bool ok, pen_stop_reason reason, const pen_error *err)
     return reason == PEN_REASON_SIGNAL ? 3 : 0;
 }
 
-int pen_run_command(int argc, char **argv, pen_command_body *body)
+/* A cutover may meet the migration's process, which has the port until it has ended. */
+static bool shows_by_http(const char *command)
+{
+    return strcmp(command, "cutover") != 0;
+}
+
+static int run(pen_options *options, const char *command, pen_command_body *body)
+{
+    pen_stop_reason reason = PEN_REASON_NONE;
+    pen_error err;
+    pen_service *service = NULL;
+    pen_status *status = pen_status_create(options, command);
+    options->status = status;
+    const char *http = shows_by_http(command) ? options->http : NULL;
+    bool ok = pen_service_start(status, http, &service, &err) && body(options, &reason, &err);
+    pen_service_stop(service);
+    pen_status_destroy(status);
+    options->status = NULL;
+    return exit_code(ok, reason, &err);
+}
+
+int pen_run_command(int argc, char **argv, const char *command, pen_command_body *body)
 {
     pen_options options;
     pen_error err;
@@ -42,9 +66,7 @@ int pen_run_command(int argc, char **argv, pen_command_body *body)
     if (options.print_config) {
         pen_options_print(&options, stdout);
     } else {
-        pen_stop_reason reason = PEN_REASON_NONE;
-        bool ok = body(&options, &reason, &err);
-        code = exit_code(ok, reason, &err);
+        code = run(&options, command, body);
     }
     pen_options_deinit(&options);
     return code;

@@ -9,7 +9,8 @@
 
 typedef bool pen_command_body(const pen_options *options, pen_stop_reason *reason, pen_error *err);
 
-/* Reads the options, answers --print-config, runs `body`, and logs its failure. */
-int pen_run_command(int argc, char **argv, pen_command_body *body);
+/* Reads the options, answers --print-config, runs `body` as `command`, telling outside how it goes,
+ * and logs its failure. */
+int pen_run_command(int argc, char **argv, const char *command, pen_command_body *body);
 
 #endif

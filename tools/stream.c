@@ -4,5 +4,5 @@
 
 int pen_command_stream(int argc, char **argv)
 {
-    return pen_run_command(argc, argv, pen_stream_run);
+    return pen_run_command(argc, argv, "stream", pen_stream_run);
 }

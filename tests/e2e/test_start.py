@@ -1,8 +1,6 @@
 """What a start meets that passes by itself is waited for, in words; what the operator has to mend ends it soon."""
 
 import signal
-import socket
-import struct
 import time
 
 import psycopg2
@@ -10,10 +8,9 @@ import pytest
 
 from lib.cluster import Cluster
 from lib.program import DONE, FAILED, STOPPED, wait_until
-from lib.proxy import Proxy
+from lib.proxy import Doorman
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY)"
-TLS, GSSAPI = 80877103, 80877104  # what a client may ask for before it says who it is
 SIDES = pytest.mark.parametrize("side", ["source", "target"])
 
 
@@ -29,31 +26,6 @@ def own():
     yield make
     for cluster in made:
         cluster.remove()
-
-
-class Doorman(Proxy):
-    """Answers connections with an error of the protocol, as a server or a proxy does that lets nobody in."""
-
-    def __init__(self, port, sqlstate, words):
-        fields = (b"S", "FATAL"), (b"V", "FATAL"), (b"C", sqlstate), (b"M", words)
-        body = b"".join(kind + text.encode() + b"\0" for kind, text in fields) + b"\0"
-        self.answer = b"E" + struct.pack("!i", len(body) + 4) + body
-        super().__init__(port)
-        self.refusing = True
-
-    def turn_away(self, client):
-        with client:
-            client.settimeout(5)
-            try:
-                while True:
-                    size, code = struct.unpack("!ii", client.recv(8, socket.MSG_WAITALL))
-                    if code not in (TLS, GSSAPI):
-                        client.recv(size - 8, socket.MSG_WAITALL)
-                        break
-                    client.sendall(b"N")
-                client.sendall(self.answer)
-            except (OSError, struct.error):
-                pass
 
 
 def begin(pair):

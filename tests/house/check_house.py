@@ -17,6 +17,7 @@ BLOCK = ["Purpose:", "Thread:", "Owns:", "Flow:"]
 GUARDED = {
     "libpq-fe.h": {"io/pgconn.c", "io/pgconn.h"},
     "liburing.h": {"io/uring.c", "io/uring.h"},
+    "microhttpd.h": {"io/http.c"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -10,6 +10,7 @@ import time
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 CHUNK = 65536
+TLS, GSSAPI = 80877103, 80877104  # what a client may ask for before it says who it is
 
 
 class _Filter(ctypes.Structure):
@@ -158,3 +159,28 @@ class Proxy:
         self.closed = True
         self.listener.close()
         self.cut()
+
+
+class Doorman(Proxy):
+    """Answers connections with an error of the protocol, as a server or a proxy does that lets nobody in."""
+
+    def __init__(self, port, sqlstate, words):
+        fields = (b"S", "FATAL"), (b"V", "FATAL"), (b"C", sqlstate), (b"M", words)
+        body = b"".join(kind + text.encode() + b"\0" for kind, text in fields) + b"\0"
+        self.answer = b"E" + struct.pack("!i", len(body) + 4) + body
+        super().__init__(port)
+        self.refusing = True
+
+    def turn_away(self, client):
+        with client:
+            client.settimeout(5)
+            try:
+                while True:
+                    size, code = struct.unpack("!ii", client.recv(8, socket.MSG_WAITALL))
+                    if code not in (TLS, GSSAPI):
+                        client.recv(size - 8, socket.MSG_WAITALL)
+                        break
+                    client.sendall(b"N")
+                client.sendall(self.answer)
+            except (OSError, struct.error):
+                pass

@@ -105,3 +105,24 @@ Test(histogram, merge_adds_all_counts)
     cr_assert_eq(pen_histogram_percentile(&hist, 66), 5);
     cr_assert_geq(pen_histogram_percentile(&hist, 67), 1000000);
 }
+
+Test(histogram, counts_up_to_a_value_and_their_sum)
+{
+    const int64_t values[] = {0, 5, 5, 63, 1000, 1000000};
+    double exact = 0;
+    for (size_t i = 0; i < PEN_COUNTOF(values); i++) {
+        pen_histogram_record(&hist, values[i]);
+        exact += (double)values[i];
+    }
+    cr_assert_eq(pen_histogram_count_to(&hist, 0), 1);
+    cr_assert_eq(pen_histogram_count_to(&hist, 4), 1);
+    cr_assert_eq(pen_histogram_count_to(&hist, 5), 3);
+    cr_assert_eq(pen_histogram_count_to(&hist, 63), 4);
+    cr_assert_eq(pen_histogram_count_to(&hist, 1100), 5);
+    cr_assert_eq(pen_histogram_count_to(&hist, INT64_MAX), 6);
+    cr_assert_float_eq(pen_histogram_sum(&hist), exact, exact * 0.016);
+    cr_assert_eq(pen_histogram_sum(&other), 0);
+    pen_histogram_record(&other, 7);
+    pen_histogram_record(&other, 7);
+    cr_assert_eq(pen_histogram_sum(&other), 14, "small ones are exact");
+}

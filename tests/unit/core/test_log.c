@@ -247,3 +247,33 @@ Test(log, keeps_errno)
     pen_log_fields(PEN_LOG_INFO, "nowhere to go", NULL, 0);
     cr_assert_eq(errno, ENOSPC);
 }
+
+Test(log, the_last_warnings_are_kept)
+{
+    pen_log_note notes[PEN_LOG_NOTES];
+    char text[16];
+    pen_log_init(PEN_LOG_TEXT, PEN_LOG_ERROR);
+    cr_expect_eq(pen_log_recall(notes), 0);
+    pen_log(PEN_LOG_INFO, "not this one");
+    pen_log(PEN_LOG_WARN, "first");
+    pen_log_fields(PEN_LOG_ERROR, "second", NULL, 0);
+    cr_assert_eq(pen_log_recall(notes), 2);
+    cr_expect_str_eq(notes[0].text, "first", "though it was not logged");
+    cr_expect_eq(notes[0].level, PEN_LOG_WARN);
+    cr_expect_str_eq(notes[1].text, "second");
+    cr_expect_gt(notes[1].unix_us, INT64_C(1700000000000000));
+    for (int i = 0; i < 50; i++) {
+        pen_log(PEN_LOG_WARN, "number %d", i);
+    }
+    cr_assert_eq(pen_log_recall(notes), PEN_LOG_NOTES);
+    for (int i = 0; i < PEN_LOG_NOTES; i++) {
+        snprintf(text, sizeof(text), "number %d", 50 - PEN_LOG_NOTES + i);
+        cr_expect_str_eq(notes[i].text, text);
+    }
+    char lengthy[2000];
+    memset(lengthy, 'y', sizeof(lengthy) - 1);
+    lengthy[sizeof(lengthy) - 1] = '\0';
+    pen_log(PEN_LOG_WARN, "%s", lengthy);
+    cr_assert_eq(pen_log_recall(notes), PEN_LOG_NOTES);
+    cr_expect_eq(strlen(notes[PEN_LOG_NOTES - 1].text), PEN_LOG_NOTE_SIZE - 1);
+}

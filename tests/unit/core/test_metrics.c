@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static pen_meter *meters;
 
@@ -105,4 +106,45 @@ Test(metrics, the_time_of_threads_counts_while_they_run_and_after)
     pen_meter_end();
     cr_assert_geq(pen_meters_sum_of(meters, 3, PEN_METRIC_READER_TIME), after + 19000);
     pen_parker_deinit(&parker);
+}
+
+static pen_parker sleeper_parker;
+
+static void sleep_once(void *arg)
+{
+    pen_meter_begin(arg, PEN_METRIC_WORKER_TIME);
+    pen_meter_take(INT64_C(123456789));
+    pen_parker_prepare(&sleeper_parker);
+    (void)pen_meter_park(PEN_METRIC_WORKER_TURN, &sleeper_parker, -1, 0, PEN_PARK_FOREVER);
+    pen_meter_put();
+    pen_meter_end();
+}
+
+Test(metrics, a_wait_shows_while_it_lasts)
+{
+    pen_thread thread = {0};
+    pen_error err;
+    cr_assert(pen_parker_init(&sleeper_parker, &err));
+    cr_assert_not(pen_meter_look(&meters[2]).runs);
+    cr_assert(pen_thread_start(&thread, PEN_ROLE_WORKER, "worker 1", sleep_once, &meters[2], &err));
+    while (pen_meter_look(&meters[2]).waits_us < 20000) {
+    }
+    pen_activity activity = pen_meter_look(&meters[2]);
+    cr_expect(activity.runs && activity.has_work);
+    cr_expect_eq(activity.waits_for, PEN_METRIC_WORKER_TURN);
+    cr_expect_eq(activity.committed, 123456789);
+    cr_expect_geq(activity.works_us, activity.waits_us);
+    uint64_t waited = pen_meters_sum_of(meters, 3, PEN_METRIC_WORKER_TURN);
+    cr_expect_geq(waited, 20000, "it counts before it has ended");
+    cr_expect_eq(pen_meters_sum_of(meters, 3, PEN_METRIC_WORKER_SERVER), 0);
+    pen_parker_wake(&sleeper_parker);
+    pen_thread_join(&thread);
+    activity = pen_meter_look(&meters[2]);
+    cr_expect_not(activity.runs || activity.has_work);
+    cr_expect_eq(activity.waits_for, PEN_METRIC_COUNT);
+    uint64_t after = pen_meters_sum_of(meters, 3, PEN_METRIC_WORKER_TURN);
+    cr_expect_geq(after, waited);
+    usleep(5000);
+    cr_expect_eq(pen_meters_sum_of(meters, 3, PEN_METRIC_WORKER_TURN), after, "and no more after");
+    pen_parker_deinit(&sleeper_parker);
 }

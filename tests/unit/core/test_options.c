@@ -535,6 +535,43 @@ Test(options, each_command_refuses_the_others_flags)
     ACCEPT(ENDS);
 }
 
+Test(options, status_takes_few_flags_and_needs_none)
+{
+    char *argv[] = {pen_strdup("--json"), pen_strdup("--name=shop"), pen_strdup("--watch")};
+    setenv("PENSTOCK_WORKERS", "not a number", 1);
+    cr_assert_not(pen_options_parse_for(PEN_FOR_STATUS, &options, 3, argv, &err));
+    setenv("PENSTOCK_WORKERS", "3", 1);
+    cr_assert(pen_options_parse_for(PEN_FOR_STATUS, &options, 3, argv, &err), "%s", err.text);
+    cr_expect(options.json && options.watch);
+    cr_expect_str_eq(options.dir, "./shop.penstock");
+    pen_options_deinit(&options);
+    free(argv[0]);
+    argv[0] = pen_strdup("--workers=3");
+    cr_assert_not(pen_options_parse_for(PEN_FOR_STATUS, &options, 3, argv, &err));
+    cr_expect_str_eq(err.text, "--workers is no flag of \"penstock status\": leave it out; --help "
+                               "lists the flags of a command");
+    REFUSE("--watch is a flag only of \"penstock status\": leave it out; --help lists the flags of "
+           "a command",
+           ENDS, "--watch");
+    for (int i = 0; i < 3; i++) {
+        free(argv[i]);
+    }
+}
+
+Test(options, where_to_listen)
+{
+    ACCEPT(ENDS, "--http=[::1]:80");
+    cr_expect_str_eq(options.http, "[::1]:80");
+    pen_options_deinit(&options);
+    ACCEPT(ENDS);
+    cr_expect_null(options.http);
+    pen_options_deinit(&options);
+    REFUSE("--http \"host:80\" (flag) is not allowed: it must be a port (0 to 65535) as in 8080 or "
+           ":8080, or an address and a port as in 192.0.2.1:8080 or [2001:db8::1]:8080; a name "
+           "other than localhost is none",
+           ENDS, "--http=host:80");
+}
+
 Test(options, what_is_offered_gives_way_to_what_was_given)
 {
     cr_assert(SIMULATE("f", "--cost-row=1us"), "%s", err.text);

@@ -159,3 +159,42 @@ Test(pgconn, what_passes_without_a_new_session)
         cr_assert_not(pen_sqlstate_passes(staying[i]), "%s", staying[i]);
     }
 }
+
+/* ---- where a connection string leads ---- */
+
+static pen_pgplace place_of(const char *conninfo)
+{
+    pen_pgplace place;
+    pen_pgconn_place(conninfo, &place);
+    return place;
+}
+
+Test(pgconn, a_place_has_no_secret)
+{
+    static const char *const keys[] = {"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"};
+    for (size_t i = 0; i < PEN_COUNTOF(keys); i++) {
+        unsetenv(keys[i]);
+    }
+    pen_pgplace place = place_of("postgresql://me:s3cret@h.example:5433/shop?sslpassword=s3cret");
+    cr_expect_str_eq(place.host, "h.example");
+    cr_expect_str_eq(place.port, "5433");
+    cr_expect_str_eq(place.database, "shop");
+    cr_expect_str_eq(place.user, "me");
+    place =
+        place_of("host=/run/pg user=me@azure password=s3cret dbname='postgresql://u:s3cret@h/d'");
+    cr_expect_str_eq(place.host, "/run/pg");
+    cr_expect_str_eq(place.user, "me@azure");
+    cr_expect_str_eq(place.database, "", "a connection string in it may have a password");
+    place = place_of("host=ret@h.example dbname=d");
+    cr_expect_str_eq(place.host, "", "it may be the end of a password");
+    place = place_of("host=a,b port=1,2 dbname=d");
+    cr_expect_str_eq(place.host, "a,b");
+    place = place_of("service=there user=me");
+    cr_expect_str_eq(place.host, "service there");
+    setenv("PGHOST", "env.example", 1);
+    setenv("PGPASSWORD", "s3cret", 1);
+    place = place_of("dbname=d");
+    cr_expect_str_eq(place.host, "env.example");
+    place = place_of("nonsense");
+    cr_expect_str_eq(place.database, "");
+}
