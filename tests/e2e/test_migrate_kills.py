@@ -1,32 +1,15 @@
 """A migration that is killed at any moment: the same command goes on, and in the end both sides are equal."""
 
-import os
-import pathlib
 import random
 import signal
 import time
 
 import pytest
 
-from lib.everything import (FILL, SCHEMA, Writers, fences, phase, same_definitions, same_rows, sequences_are_beyond)
-from lib.program import DONE, binary, wait_until
-
-HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
-needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
-
-
-def migrate(pair, *extra, **changed):
-    return pair.penstock.start(*extra, command="migrate", **changed)
-
-
-def finish(pair, timeout=180):
-    """Goes on to the end of what the source has by now, and cuts over; everything must be equal then."""
-    migrate(pair, "--stop-when-caught-up").wait(timeout, DONE)
-    pair.penstock.start("--fence", "none", command="cutover").wait(timeout, DONE)
-    rows = same_rows(pair)
-    same_definitions(pair)
-    sequences_are_beyond(pair, 1000)
-    return rows
+from lib.everything import FILL, SCHEMA, Writers, fences, phase
+from lib.migration import cutover, equal_after_cutover, finish, migrate
+from lib.points import needs_points
+from lib.program import DONE, wait_until
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -81,7 +64,5 @@ def test_killed_in_the_cutover(pair, point):
     migrate(pair, "--stop-when-caught-up").wait(90, DONE)
     run = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": point})
     assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
-    pair.penstock.start("--fence", "none", command="cutover").wait(90, DONE)
-    same_rows(pair)
-    same_definitions(pair)
-    sequences_are_beyond(pair, 1000)
+    cutover(pair)
+    equal_after_cutover(pair)
