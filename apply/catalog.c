@@ -10,7 +10,11 @@
 
 #define ROOT(oid) "COALESCE(pg_catalog.pg_partition_root(" oid ")::pg_catalog.oid, " oid ")"
 
-/* $1 schema, $2 table, $3 the trigger states that fire in the workers' sessions ("OA" or "RA").
+/* The queries below run once for each table of the stream, of which there may be ten thousand: they
+ * are prepared (to plan them takes longer than to run them), and read no catalog from end to end
+ * that grows with the number of tables.
+ *
+ * $1 schema, $2 table, $3 the trigger states that fire in the workers' sessions ("OA" or "RA").
  * A FK is enforced here when its triggers fire. Tables tied by enforced FKs or by inheritance are
  * one group. `cascades`: the tables whose rows the target may change by itself after a DELETE or an
  * UPDATE of this one, by the OIDs of their partition trees' roots. */
@@ -21,10 +25,10 @@ static const char *const table_sql =
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE n.nspname = $1 AND c.relname = $2),"
     " fk AS ("
-    " SELECT k.conrelid, k.confrelid, k.confdeltype, k.confupdtype FROM pg_catalog.pg_constraint k"
-    " WHERE k.contype = 'f'"
-    " AND EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid"
-    " AND pg_catalog.strpos($3, g.tgenabled::text) > 0)),"
+    " SELECT k.conrelid, k.confrelid, k.confdeltype, k.confupdtype FROM ("
+    "  SELECT DISTINCT g.tgconstraint AS oid FROM pg_catalog.pg_trigger g"
+    "  WHERE g.tgconstraint <> 0 AND pg_catalog.strpos($3, g.tgenabled::text) > 0) fires"
+    " JOIN pg_catalog.pg_constraint k ON k.oid = fires.oid AND k.contype = 'f'),"
     " edge(a, b) AS ("
     " SELECT conrelid, confrelid FROM fk UNION SELECT confrelid, conrelid FROM fk"
     " UNION SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits"
@@ -40,8 +44,12 @@ static const char *const table_sql =
     " SELECT t.oid, t.relkind, (SELECT pg_catalog.min(oid) FROM tied) AS group_oid,"
     " " ROOT("t.oid") " AS root,"
     " (SELECT pg_catalog.string_agg(oid::pg_catalog.text, ' ') FROM hit) AS cascades,"
-    " EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k, tree WHERE k.condeferrable"
-    " AND tree.oid IN (k.conrelid, k.confrelid)) AS deferrable,"
+    /* A foreign key to the table has triggers on it; there is no index on confrelid. */
+    " EXISTS (SELECT 1 FROM tree JOIN pg_catalog.pg_constraint k ON k.conrelid = tree.oid"
+    "  WHERE k.condeferrable) OR"
+    " EXISTS (SELECT 1 FROM tree JOIN pg_catalog.pg_trigger g ON g.tgrelid = tree.oid"
+    "  JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint WHERE k.condeferrable)"
+    " AS deferrable,"
     " EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid AND fk.confdeltype = 'c')"
     " AS cascades_from,"
     " EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid"
@@ -138,7 +146,7 @@ static bool read_table(pen_pgconn *conn, pen_target *target, const char *firing,
     const char *name = (const char *)rel->table.data;
     const char *const params[] = {schema, name, firing};
     *result = PEN_RESOLVE_FAILED;
-    if (!pen_pgconn_exec(conn, "read the catalog", table_sql, 3, params, table, err)) {
+    if (!pen_pgconn_exec_again(conn, "read the catalog", table_sql, 3, params, table, err)) {
         return false;
     }
     if (pen_pgresult_rows(*table) == 0) {
@@ -227,7 +235,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format 
     pen_text extra = {0};
     pen_pgresult *res = NULL;
     *result = PEN_RESOLVE_FAILED;
-    if (!pen_pgconn_exec(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
+    if (!pen_pgconn_exec_again(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
         return false;
     }
     bool ok = true;

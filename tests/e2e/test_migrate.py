@@ -171,18 +171,6 @@ def test_a_stream_is_refused_while_the_copy_is_not_done(pair):
     assert pair.same() == 1
 
 
-def test_many_tables(pair):
-    count = 1000
-    pair.on_source("DO $$ BEGIN FOR i IN 1..%d LOOP EXECUTE format('CREATE TABLE t%%s (id int PRIMARY KEY, a text)', i);"
-                   " EXECUTE format('INSERT INTO t%%s SELECT g, ''x'' FROM generate_series(1, 3) g', i); END LOOP;"
-                   " END $$" % count)
-    run = migrate(pair, "--stop-when-caught-up", progress="plain")
-    run.wait(240, DONE)
-    assert pair.on_target("SELECT count(*), sum(rows) FROM penstock.copied_table WHERE done") == [(count, 3 * count)]
-    assert pair.on_target("SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-                          " WHERE indisprimary AND relname LIKE 't%%pkey'")[0][0] == count
-
-
 def test_a_table_with_very_many_columns(pair):
     columns = ", ".join(f'"c {i}" int' for i in range(1599))
     pair.on_source(f"CREATE TABLE wide (id int PRIMARY KEY, {columns})")
