@@ -164,8 +164,9 @@ static bool name_left_out(pen_migration *migration, pen_error *err)
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
          " WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND " USER_SCHEMA("n.nspname"),
-         "unlogged tables are made on the target, but their rows are not copied, because no stream "
-         "has their changes"},
+         "unlogged tables are copied as they are at the snapshot, but no stream has their changes, "
+         "and "
+         "a crash of the target empties them there"},
         {"SELECT pg_catalog.count(*) || ' of them' FROM pg_catalog.pg_largeobject_metadata"
          " HAVING pg_catalog.count(*) > 0",
          "large objects are in no stream and are not copied; move them into bytea columns, or copy "

@@ -31,30 +31,6 @@ static void roll_back(pen_pgconn *conn)
     (void)!exec(conn, "roll back", "ROLLBACK", &ignored);
 }
 
-bool pen_copy_begin(pen_migration *migration, pen_copy_plan *plan, pen_snapshot *snapshot,
-                    pen_error *err)
-{
-    pen_lsn start = PEN_LSN_NONE;
-    /* In this order: what is rewritten after the plan was read, but before the snapshot, shows. */
-    if (!pen_copy_plan_read(migration, plan, err) ||
-        !pen_snapshot_of_slot(migration, snapshot, &start, err)) {
-        return false;
-    }
-    if (!exec(migration->target, "begin", "BEGIN", err)) {
-        return false;
-    }
-    if (pen_resume_record(migration->target, migration->options, &migration->resume, start, err) &&
-        pen_migration_record(migration->target, migration->options->name, PEN_PHASE_COPY, err) &&
-        exec(migration->target, "commit", "COMMIT", err)) {
-        migration->streams = true;
-        pen_log(PEN_LOG_INFO, "the stream \"%s\" will begin at " PEN_LSN_FMT,
-                migration->options->name, PEN_LSN_ARGS(start));
-        return true;
-    }
-    roll_back(migration->target);
-    return false;
-}
-
 /* A round's beginning */
 
 static bool next_round(pen_migration *migration, int *round, pen_error *err)
@@ -141,6 +117,50 @@ static bool record_tables(pen_migration *migration, pen_copy_table *const *table
     free(query);
     free(fence);
     return ok;
+}
+
+/* In the transaction that records the slot: what is dropped on the source from now on has changes
+ * behind the slot, and must be known to have been there. */
+static bool record_all(pen_migration *migration, const pen_copy_plan *plan,
+                       const pen_snapshot *snapshot, pen_error *err)
+{
+    pen_copy_table *some[TABLES_AT_ONCE];
+    size_t count = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        some[count++] = &plan->tables[i];
+        if (count == TABLES_AT_ONCE || i + 1 == plan->count) {
+            if (!record_tables(migration, some, count, 0, snapshot, err)) {
+                return false;
+            }
+            count = 0;
+        }
+    }
+    return true;
+}
+
+bool pen_copy_begin(pen_migration *migration, pen_copy_plan *plan, pen_snapshot *snapshot,
+                    pen_error *err)
+{
+    pen_lsn start = PEN_LSN_NONE;
+    /* In this order: what is rewritten after the plan was read, but before the snapshot, shows. */
+    if (!pen_copy_plan_read(migration, plan, err) ||
+        !pen_snapshot_of_slot(migration, snapshot, &start, err)) {
+        return false;
+    }
+    if (!exec(migration->target, "begin", "BEGIN", err)) {
+        return false;
+    }
+    if (pen_resume_record(migration->target, migration->options, &migration->resume, start, err) &&
+        record_all(migration, plan, snapshot, err) &&
+        pen_migration_record(migration->target, migration->options->name, PEN_PHASE_COPY, err) &&
+        exec(migration->target, "commit", "COMMIT", err)) {
+        migration->streams = true;
+        pen_log(PEN_LOG_INFO, "the stream \"%s\" will begin at " PEN_LSN_FMT,
+                migration->options->name, PEN_LSN_ARGS(start));
+        return true;
+    }
+    roll_back(migration->target);
+    return false;
 }
 
 /* Empties some tables, except in the first round of all, and records under what they are copied. */

@@ -137,9 +137,10 @@ static bool choose(pen_migration *migration, pen_dump *dump, pen_error *err)
     uint32_t *left_out = NULL;
     size_t chosen_count = 0;
     size_t left_out_count = 0;
-    bool ok =
-        pen_publication_list(migration->source, options, false, &chosen, &chosen_count, err) &&
-        pen_publication_list(migration->source, options, true, &left_out, &left_out_count, err);
+    bool ok = pen_publication_list(migration->source, options, PEN_TABLES_CHOSEN, &chosen,
+                                   &chosen_count, err) &&
+              pen_publication_list(migration->source, options, PEN_TABLES_LEFT_OUT, &left_out,
+                                   &left_out_count, err);
     if (ok) {
         pen_dump_choose(dump, options->table.count + options->schema.count > 0, chosen,
                         chosen_count, left_out, left_out_count);

@@ -120,6 +120,26 @@ def test_what_is_excluded_is_not_made(pair):
     pair.same(["customer", "tree", "ancestor", "descendant", "big_text"])
 
 
+def test_unlogged_tables_come_as_they_are_at_the_snapshot(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);"
+                   "CREATE UNLOGGED TABLE \"cache; 1\" (id int PRIMARY KEY, v text, g int GENERATED ALWAYS AS (id * 2) STORED);"
+                   "CREATE UNLOGGED TABLE left_out (id int); INSERT INTO left_out VALUES (1);"
+                   "INSERT INTO \"cache; 1\" SELECT i, 'v' || i FROM generate_series(1, 1000) i")
+    run = migrate(pair, "--exclude-table", "left_out")
+    wait_phase(pair, "ready", run)
+    named = [e["message"] for e in run.events() if "unlogged" in e["message"]]
+    assert len(named) == 1 and 'public."cache; 1"' in named[0] and "no stream has their changes" in named[0]
+    assert run.events().index(next(e for e in run.events() if "unlogged" in e["message"])) < \
+        run.events().index(next(e for e in run.events() if "creating the replication slot" in e["message"]))
+    assert pair.same(["cache; 1"]) == 1000
+    pair.on_source("UPDATE \"cache; 1\" SET v = 'later'; INSERT INTO t VALUES (2)")
+    cutover(pair, "--exclude-table", "left_out")
+    assert pair.same(["t"]) == 2
+    assert pair.on_target("SELECT relpersistence, count(*) FROM pg_class, \"cache; 1\" WHERE relname = 'cache; 1'"
+                          " AND v <> 'later' GROUP BY 1") == [("u", 1000)]
+    assert pair.on_target("SELECT to_regclass('left_out')") == [(None,)]
+
+
 def test_a_pg_dump_that_is_too_old_is_named(pair, tmp_path):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY)")
     for program in ("pg_dump", "pg_restore"):

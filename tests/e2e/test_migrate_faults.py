@@ -9,7 +9,7 @@ from lib.cluster import Cluster
 from lib.everything import FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions
 from lib.migration import finish, migrate, wait_phase
 from lib.points import needs_points
-from lib.program import DONE, USAGE, wait_until
+from lib.program import DONE, FAILED, USAGE, wait_until
 
 
 @needs_points
@@ -155,6 +155,26 @@ def test_a_table_is_dropped_during_the_copy(pair):
     run.stop()
     pair.penstock.start("--stop-when-caught-up", command="migrate").wait(60, DONE)
     assert pair.same(["stays"]) == 8000
+
+
+@needs_points
+@pytest.mark.parametrize("how", ["DROP TABLE goes", "ALTER TABLE goes RENAME TO gone"])
+def test_a_table_goes_between_the_slot_and_the_copy(pair, how):
+    """Its changes come behind the slot, and are of rows that no copy has brought."""
+    pair.on_source("CREATE TABLE stays (id int PRIMARY KEY, v text); CREATE TABLE goes (id int PRIMARY KEY, v text);"
+                   "INSERT INTO stays SELECT i, 'x' FROM generate_series(1, 100) i; INSERT INTO goes TABLE stays")
+    run = migrate(pair, env={"PENSTOCK_KILL_AT": "phase-entered:3"})
+    assert run.wait(60) == -signal.SIGKILL and phase(pair) == "copy"
+    pair.on_source("UPDATE goes SET v = 'y' WHERE id < 50; DELETE FROM goes WHERE id > 90; UPDATE stays SET v = 'y'")
+    pair.on_source(how)
+    if "RENAME" in how:
+        run = migrate(pair)
+        run.wait(60, FAILED)
+        assert "public.gone is missing" in run.the_error()
+        pair.on_target("CREATE TABLE gone (id int PRIMARY KEY, v text)")
+        pair.on_source("DELETE FROM gone WHERE id < 5")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == (186 if "RENAME" in how else 100)
 
 
 def test_an_index_that_cannot_be_built_is_named_and_built_later(pair):
