@@ -1,6 +1,7 @@
 #include "apply/checks.h"
 
 #include "apply/dump.h"
+#include "apply/large_objects.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "core/log.h"
@@ -167,10 +168,6 @@ static bool name_left_out(pen_migration *migration, pen_error *err)
          "unlogged tables are copied as they are at the snapshot, but no stream has their changes, "
          "and "
          "a crash of the target empties them there"},
-        {"SELECT pg_catalog.count(*) || ' of them' FROM pg_catalog.pg_largeobject_metadata"
-         " HAVING pg_catalog.count(*) > 0",
-         "large objects are in no stream and are not copied; move them into bytea columns, or copy "
-         "them yourself after the cutover"},
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
          " WHERE c.relkind = 'f' AND " USER_SCHEMA("n.nspname"),
@@ -394,7 +391,8 @@ bool pen_checks_run(pen_migration *migration, pen_error *err)
     bool dumps = migration->options->schema_from == PEN_SCHEMA_DUMP;
     if (!check_slots(migration, &found, err) || !check_programs(migration, &found) ||
         (dumps && !check_extensions(migration, &found, err)) ||
-        !warn_of_old_transactions(migration, err) || !name_left_out(migration, err)) {
+        !warn_of_old_transactions(migration, err) || !name_left_out(migration, err) ||
+        !pen_large_objects_check(migration, err)) {
         return false;
     }
     /* The publication is the one thing that is made here: when nothing else is wrong, and not to

@@ -1,6 +1,7 @@
 #include "apply/copy.h"
 
 #include "apply/copy_job.h"
+#include "apply/large_objects.h"
 #include "apply/show_copy.h"
 #include "core/kill_point.h"
 #include "core/log.h"
@@ -57,15 +58,18 @@ static bool empty_tables(pen_migration *migration, pen_copy_table *const *tables
     pen_text truncate = {0};
     pen_text delete = {0};
     for (size_t i = 0; i < count; i++) {
+        if (tables[i]->large_objects) {
+            continue; /* when all tables are recorded */
+        }
         const char *only = tables[i]->has_parts ? "" : "ONLY ";
-        pen_text_appendf(&truncate, "%s%s%s", i == 0 ? "TRUNCATE " : ", ", only,
+        pen_text_appendf(&truncate, "%s%s%s", truncate.len == 0 ? "TRUNCATE " : ", ", only,
                          tables[i]->target_name);
         pen_text_appendf(&delete, "DELETE FROM %s%s;", only, tables[i]->target_name);
     }
     char *truncate_sql = pen_text_take(&truncate);
     char *delete_sql = pen_text_take(&delete);
     bool ok = exec(target, "empty the tables", "SAVEPOINT empty", err);
-    if (ok && !exec(target, "empty the tables", truncate_sql, err)) {
+    if (ok && truncate_sql[0] != '\0' && !exec(target, "empty the tables", truncate_sql, err)) {
         bool forbidden = strcmp(err->sqlstate, "0A000") == 0 || strcmp(err->sqlstate, "42501") == 0;
         ok = forbidden && exec(target, "empty the tables", "ROLLBACK TO empty", err) &&
              exec(target, "empty the tables", delete_sql, err);
@@ -230,12 +234,14 @@ static bool begin_round(pen_migration *migration, pen_copy_plan *plan, const pen
 {
     pen_copy_table *some[TABLES_AT_ONCE];
     size_t count = 0;
+    bool large_objects = false;
     if (snapshot->xids != NULL && !forget_dropped(migration, plan, snapshot, err)) {
         return false;
     }
     for (size_t i = 0; i < plan->count; i++) {
         if (!plan->tables[i].done) {
             some[count++] = &plan->tables[i];
+            large_objects |= plan->tables[i].large_objects;
         }
         if (count == TABLES_AT_ONCE || (i + 1 == plan->count && count > 0)) {
             if (!begin_tables(migration, some, count, round, snapshot, err)) {
@@ -244,7 +250,9 @@ static bool begin_round(pen_migration *migration, pen_copy_plan *plan, const pen
             count = 0;
         }
     }
-    return true;
+    /* From here on no chunk of another round can commit. */
+    return !large_objects || snapshot->xids == NULL ||
+           pen_large_objects_empty(migration->target, err);
 }
 
 /* A round */
@@ -423,7 +431,7 @@ static bool tell_result(pen_migration *migration, const pen_copy_show *show, pen
     pen_pgresult *res = NULL;
     if (!pen_pgconn_exec(migration->target, "count what is copied",
                          "SELECT count(*), COALESCE(sum(rows), 0) FROM penstock.copied_table"
-                         " WHERE name = $1",
+                         " WHERE name = $1 AND source_oid <> 2613",
                          1, values, &res, err)) {
         return false;
     }

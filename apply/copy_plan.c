@@ -1,5 +1,6 @@
 #include "apply/copy_plan.h"
 
+#include "apply/large_objects.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "core/log.h"
@@ -148,7 +149,7 @@ static void fill(pen_migration *migration, const pen_pgresult *source, const pen
     bool intervals = pen_pgconn_server_version(migration->source) < 170000 ||
                      pen_pgconn_server_version(migration->target) >= 170000;
     int rows = pen_pgresult_rows(source);
-    plan->tables = pen_calloc((size_t)rows + 1, sizeof(*plan->tables));
+    plan->tables = pen_calloc((size_t)rows + 2, sizeof(*plan->tables)); /* and large objects */
     for (int row = 0; row < rows; row++) {
         const char *has_parts = pen_pgresult_named(target, row, "has_parts");
         if (has_parts == NULL && pen_pgresult_named(source, row, "unlogged")[0] == 't') {
@@ -293,12 +294,34 @@ static bool read_done(pen_migration *migration, pen_copy_plan *plan, pen_error *
     return true;
 }
 
+/* Where their size puts them. */
+static bool add_large_objects(pen_migration *migration, pen_copy_plan *plan, pen_error *err)
+{
+    pen_copy_table objects;
+    bool any = false;
+    if (!pen_large_objects_plan(migration, &objects, &any, err)) {
+        return false;
+    }
+    if (!any) {
+        return true;
+    }
+    size_t at = 0;
+    while (at < plan->count && plan->tables[at].bytes > objects.bytes) {
+        at++;
+    }
+    memmove(&plan->tables[at + 1], &plan->tables[at], (plan->count - at) * sizeof(objects));
+    plan->tables[at] = objects;
+    plan->count++;
+    return true;
+}
+
 bool pen_copy_plan_read(pen_migration *migration, pen_copy_plan *plan, pen_error *err)
 {
     memset(plan, 0, sizeof(*plan));
     return pen_preflight_tables(migration->options->publication, migration->source,
                                 migration->target, err) &&
-           read_tables(migration, plan, err) && read_done(migration, plan, err);
+           read_tables(migration, plan, err) && add_large_objects(migration, plan, err) &&
+           read_done(migration, plan, err);
 }
 
 void pen_copy_plan_deinit(pen_copy_plan *plan)
