@@ -120,6 +120,23 @@ def test_what_is_excluded_is_not_made(pair):
     pair.same(["customer", "tree", "ancestor", "descendant", "big_text"])
 
 
+def test_acknowledged_when_spooled(pair):
+    """The spool begins with the stream; what it has, and the target does not, is there at the cutover."""
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'x' FROM generate_series(1, 1000) i")
+    run = migrate(pair, ack="spooled")
+    wait_phase(pair, "ready", run)
+    with pair.connect(pair.target_cluster) as blocker, blocker.cursor() as cursor:
+        blocker.autocommit = False
+        cursor.execute("BEGIN; LOCK TABLE t IN EXCLUSIVE MODE")
+        before = pair.confirmed_lsn()
+        pair.on_source("UPDATE t SET v = 'y' WHERE id % 3 = 0")
+        wait_until(lambda: pair.confirmed_lsn() != before, 30, "the source is told to forget what is in the spool")
+        run.kill()
+        run.process.wait()
+    cutover(pair, ack="spooled")
+    assert equal_after_cutover(pair) == 1000
+
+
 def test_unlogged_tables_come_as_they_are_at_the_snapshot(pair):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);"
                    "CREATE UNLOGGED TABLE \"cache; 1\" (id int PRIMARY KEY, v text, g int GENERATED ALWAYS AS (id * 2) STORED);"
