@@ -38,8 +38,9 @@
 /* Transactions in a run. */
 #define PEN_RUN 32
 /* A stream counts as dry when nothing has come for so long: far longer than a source that has
- * something to send makes us wait, and little beside how late what is held is already. */
-#define PEN_DRY_US (10 * 1000)
+ * something to send makes us wait, or a reader that paces itself, and little beside how late what
+ * is held is already. */
+#define PEN_DRY_US (30 * 1000)
 
 typedef struct pen_dealing {
     /* set before the threads start, then read-only */

@@ -501,6 +501,11 @@ bool pen_intake_is_behind(const pen_intake *intake)
     return intake->behind.far;
 }
 
+bool pen_intake_is_within(const pen_intake *intake)
+{
+    return intake->assembler.open != NULL;
+}
+
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
 {
     if (intake->assembler.open != NULL ||

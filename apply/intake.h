@@ -47,6 +47,8 @@ PEN_MUST_CHECK bool pen_intake_message(pen_intake *intake, pen_slice bytes, pen_
 void pen_intake_clock(pen_intake *intake, pen_pgtime sent);
 /* True while the source is far behind with what comes. */
 bool pen_intake_is_behind(const pen_intake *intake);
+/* True while a transaction has come in part. */
+bool pen_intake_is_within(const pen_intake *intake);
 /* The source had reached `lsn`. */
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn);
 /* A Relation message that is in force at this place of the spool. */

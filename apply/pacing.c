@@ -1,32 +1,126 @@
 #include "apply/pacing.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 /* By so much the pause changes from one look to the next. */
-#define STEP_US 25u
+#define STEP_US      25u
+#define STEP_AWAY_US 1000u
+/* In which a walsender sends what a small transaction has. */
+#define NAP_US 50u
+
+/* True when both ends of a TCP connection have the same address. */
+static bool is_one_machine(int socket)
+{
+    struct sockaddr_storage here = {.ss_family = AF_UNSPEC};
+    struct sockaddr_storage there = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof(here);
+    if (getsockname(socket, (struct sockaddr *)&here, &size) != 0) {
+        return false;
+    }
+    size = sizeof(there);
+    if (getpeername(socket, (struct sockaddr *)&there, &size) != 0 ||
+        here.ss_family != there.ss_family) {
+        return false;
+    }
+    if (here.ss_family == AF_INET) {
+        return ((struct sockaddr_in *)&here)->sin_addr.s_addr ==
+               ((struct sockaddr_in *)&there)->sin_addr.s_addr;
+    }
+    return here.ss_family == AF_INET6 &&
+           memcmp(&((struct sockaddr_in6 *)&here)->sin6_addr,
+                  &((struct sockaddr_in6 *)&there)->sin6_addr, sizeof(struct in6_addr)) == 0;
+}
+
+void pen_pacing_begin(pen_pacing *pacing, int socket)
+{
+    *pacing = (pen_pacing){.one_machine = is_one_machine(socket)};
+}
+
+static void step(uint32_t *pause_us, bool longer, uint32_t by_us, uint32_t most_us)
+{
+    if (longer) {
+        *pause_us = *pause_us + by_us < most_us ? *pause_us + by_us : most_us;
+    } else {
+        *pause_us -= *pause_us < by_us ? *pause_us : by_us;
+    }
+}
+
+/* Stays away until there is a stock. */
+static uint32_t stay_away(pen_pacing *pacing, size_t queued)
+{
+    if (queued >= PEN_PACING_READ) {
+        return 0;
+    }
+    if (pacing->taken < PEN_PACING_STOCK) {
+        step(&pacing->pause_us, true, STEP_AWAY_US, PEN_PACING_MOST_AWAY_US);
+    } else if (pacing->taken >= 2 * (size_t)PEN_PACING_STOCK && pacing->pause_us > STEP_AWAY_US) {
+        step(&pacing->pause_us, false, STEP_AWAY_US, PEN_PACING_MOST_AWAY_US);
+    }
+    pacing->taken = 0;
+    return pacing->pause_us;
+}
 
 uint32_t pen_pacing_choose(pen_pacing *pacing, size_t queued)
 {
-    if (queued >= PEN_PACING_QUEUE) {
-        pacing->pause_us -= pacing->pause_us < STEP_US ? pacing->pause_us : STEP_US;
-        return 0;
+    if (pacing->one_machine) {
+        return stay_away(pacing, queued);
     }
-    uint32_t left_us = PEN_PACING_MOST_US - pacing->pause_us;
-    pacing->pause_us += left_us < STEP_US ? left_us : STEP_US;
-    return pacing->pause_us;
+    bool too_little = queued < PEN_PACING_QUEUE;
+    step(&pacing->pause_us, too_little, STEP_US, PEN_PACING_MOST_US);
+    return too_little ? pacing->pause_us : 0;
+}
+
+/* Bytes that wait in `socket`; false when that cannot be told, and only the pace is lost. */
+static bool look_into(int socket, size_t *queued)
+{
+    int bytes = 0;
+    bool ok = ioctl(socket, FIONREAD, &bytes) == 0 && bytes >= 0;
+    *queued = ok ? (size_t)bytes : 0;
+    return ok;
+}
+
+bool pen_pacing_takes_more(pen_pacing *pacing, int socket)
+{
+    size_t queued;
+    if (!pacing->one_machine || !look_into(socket, &queued) || queued < PEN_PACING_READ) {
+        return false;
+    }
+    pacing->taken += queued;
+    return true;
+}
+
+static void wait_us(uint32_t pause_us)
+{
+    const struct timespec pause = {.tv_nsec = (long)pause_us * 1000};
+    (void)nanosleep(&pause, NULL);
 }
 
 uint32_t pen_pacing_pause(pen_pacing *pacing, int socket)
 {
-    int queued = 0;
-    if (ioctl(socket, FIONREAD, &queued) != 0 || queued < 0) {
-        return 0; /* only the pace is lost */
+    size_t queued;
+    if (!look_into(socket, &queued)) {
+        return 0;
     }
-    uint32_t pause_us = pen_pacing_choose(pacing, (size_t)queued);
+    uint32_t pause_us = pen_pacing_choose(pacing, queued);
     if (pause_us > 0) {
-        const struct timespec pause = {.tv_nsec = (long)pause_us * 1000};
-        (void)nanosleep(&pause, NULL);
+        wait_us(pause_us);
     }
     return pause_us;
+}
+
+void pen_pacing_nap(void)
+{
+    /* The kernel's own slack is as long as the nap. */
+    static _Thread_local bool exact;
+    if (!exact) {
+        exact = true;
+        (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+    }
+    wait_us(NAP_US);
 }

@@ -9,6 +9,8 @@
 
 /* Messages taken in before status, stop and ring are looked at again. */
 #define MESSAGES_AT_ONCE 512
+/* How often the socket is read before what came is decoded; libpq's buffer grows with it. */
+#define READS_AT_ONCE 16
 /* While an end of the stream is waited for, the source is asked for its position this often. */
 #define ASK_EVERY_MS 100
 /* The longest that a source may be silent. */
@@ -40,6 +42,7 @@ struct pen_reader {
     bool heard;               /* something has come since then */
     bool was_dry;             /* nothing has come for a while: what comes next may be on time */
     pen_pacing pacing;
+    bool napped;             /* since something came */
     pen_pgtime source_clock; /* what the source's clock said when it last sent something, or 0 */
     int64_t clock_read_us;   /* when that came here; only with a spool */
     bool send_now;           /* the source asked for a status */
@@ -58,6 +61,7 @@ pen_reader *pen_reader_create(pen_stream *stream, const pen_reader_parts *parts)
     reader->receiving = true;
     reader->reported_lsn = parts->reported;
     reader->heard_us = pen_now_us();
+    pen_pacing_begin(&reader->pacing, pen_replication_socket(reader->rep));
     return reader;
 }
 
@@ -95,15 +99,23 @@ static void capture(pen_reader *reader, const pen_event *event)
 
 /* While the source is far behind. What goes into the spool is not paced: the same thread reads
  * that, and would wait too. */
-static void pace(pen_reader *reader)
+static bool pace(pen_reader *reader, pen_error *err)
 {
-    if (reader->spool == NULL && !reader->was_dry && pen_intake_is_behind(reader->intake)) {
-        int64_t since_us = pen_now_us();
-        if (pen_pacing_pause(&reader->pacing, pen_replication_socket(reader->rep)) > 0) {
-            pen_meter_add(PEN_METRIC_PAUSES, 1);
-            pen_meter_add(PEN_METRIC_READER_PACED, (uint64_t)(pen_now_us() - since_us));
+    if (reader->spool != NULL || reader->was_dry || !pen_intake_is_behind(reader->intake)) {
+        return true;
+    }
+    int socket = pen_replication_socket(reader->rep);
+    int64_t since_us = pen_now_us();
+    if (pen_pacing_pause(&reader->pacing, socket) > 0) {
+        pen_meter_add(PEN_METRIC_PAUSES, 1);
+        pen_meter_add(PEN_METRIC_READER_PACED, (uint64_t)(pen_now_us() - since_us));
+    }
+    for (int i = 0; i < READS_AT_ONCE && pen_pacing_takes_more(&reader->pacing, socket); i++) {
+        if (!pen_replication_receive(reader->rep, err)) {
+            return false;
         }
     }
+    return true;
 }
 
 /* Takes the next event off the connection; *received: the socket was looked at already. */
@@ -114,8 +126,7 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
     }
     if (event->kind == PEN_EVENT_NOTHING && !*received) {
         *received = true;
-        pace(reader);
-        if (!pen_replication_poll(reader->rep, true, event, err)) {
+        if (!pace(reader, err) || !pen_replication_poll(reader->rep, true, event, err)) {
             return false;
         }
     }
@@ -133,6 +144,7 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
     }
     reader->heard = true;
     reader->was_dry = false;
+    reader->napped = false;
     reader->source_clock = event->sent;
     if (reader->spool != NULL) {
         reader->clock_read_us = pen_now_us();
@@ -573,6 +585,13 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
     if (!ok || must_look_again(reader)) {
         pen_parker_cancel(&stream->reader_parker);
         return ok;
+    }
+    if (reader->intake != NULL && !reader->napped && (events & PEN_PARK_READABLE) &&
+        pen_intake_is_within(reader->intake)) {
+        pen_parker_cancel(&stream->reader_parker);
+        reader->napped = true;
+        pen_pacing_nap();
+        return true;
     }
     int64_t since_us = pen_now_us();
     int happened =

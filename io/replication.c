@@ -238,6 +238,11 @@ static bool end_of_stream(pen_replication *rep, pen_event *event, pen_error *err
     return ok || pen_error_context(err, "source");
 }
 
+bool pen_replication_receive(pen_replication *rep, pen_error *err)
+{
+    return pen_pgconn_consume(rep->conn, err);
+}
+
 bool pen_replication_poll(pen_replication *rep, bool receive, pen_event *event, pen_error *err)
 {
     memset(event, 0, sizeof(*event));

@@ -70,6 +70,8 @@ typedef struct pen_event {
     bool reply_requested; /* KEEPALIVE: it wants a status at once */
 } pen_event;
 
+/* Takes in what the socket has, for later polls; never waits. */
+PEN_MUST_CHECK bool pen_replication_receive(pen_replication *rep, pen_error *err);
 /* Takes in what the socket has (when `receive`) and gives the next event; never waits. */
 PEN_MUST_CHECK bool pen_replication_poll(pen_replication *rep, bool receive, pen_event *event,
                                          pen_error *err);

@@ -2,7 +2,9 @@
 
 #include "core/thread.h"
 
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -72,4 +74,107 @@ Test(pacing, looks_at_the_socket)
     close(ends[0]);
     close(ends[1]);
     cr_assert_eq(pen_pacing_pause(&pacing, -1), 0);
+}
+
+/* The mean of what is there after a pause, from a source that sends so many bytes a millisecond. */
+static size_t mean_stock(size_t bytes_per_ms)
+{
+    enum { LOOKS = 400 };
+    pen_pacing pacing = {.one_machine = true};
+    size_t found = 0;
+    for (int i = 0; i < LOOKS; i++) {
+        size_t queued = bytes_per_ms * pen_pacing_choose(&pacing, 0) / 1000;
+        cr_assert_eq(pen_pacing_choose(&pacing, PEN_PACING_READ), 0);
+        pacing.taken += queued;
+        found += i >= LOOKS / 2 ? queued : 0;
+    }
+    return found / (LOOKS / 2);
+}
+
+Test(pacing, stays_away_on_one_machine_until_there_is_a_stock)
+{
+    /* As long as it can from a slow source, but not for ever. */
+    cr_assert_eq(mean_stock(5 * 1024), (size_t)5 * 1024 * PEN_PACING_MOST_AWAY_US / 1000);
+    for (size_t rate = 30; rate <= 500; rate += 10) {
+        size_t stock = mean_stock(rate * 1024);
+        cr_assert(stock >= PEN_PACING_STOCK / 2 && stock <= 2 * PEN_PACING_STOCK + rate * 1024,
+                  "%zu at %zu", stock, rate);
+    }
+    /* A source that is faster than that is looked at every millisecond. */
+    cr_assert_eq(mean_stock(4 * 1024 * 1024), 4 * 1024 * 1024);
+}
+
+/* Both ends of a new TCP connection, with the buffer of one to hold all that the tests send. */
+static void connect_tcp(int domain, int ends[2])
+{
+    struct sockaddr_storage address = {0};
+    socklen_t size;
+    if (domain == AF_INET) {
+        *(struct sockaddr_in *)&address =
+            (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        size = sizeof(struct sockaddr_in);
+    } else {
+        *(struct sockaddr_in6 *)&address =
+            (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+        size = sizeof(struct sockaddr_in6);
+    }
+    int listener = socket(domain, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&address, size) != 0) {
+        close(listener);
+        cr_skip("no such addresses here");
+    }
+    cr_assert_eq(listen(listener, 1), 0);
+    cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    ends[0] = socket(domain, SOCK_STREAM, 0);
+    cr_assert_eq(connect(ends[0], (struct sockaddr *)&address, size), 0);
+    ends[1] = accept(listener, NULL, NULL);
+    cr_assert_geq(ends[1], 0);
+    close(listener);
+}
+
+static void takes_all_of_a_tcp_connection(int domain)
+{
+    int ends[2];
+    pen_pacing pacing;
+    connect_tcp(domain, ends);
+    pen_pacing_begin(&pacing, ends[0]);
+    cr_assert(pacing.one_machine);
+    cr_assert_gt(pen_pacing_pause(&pacing, ends[0]), PEN_PACING_MOST_US);
+    cr_assert_not(pen_pacing_takes_more(&pacing, ends[0]), "nothing is there");
+    static char bytes[PEN_PACING_READ];
+    cr_assert_eq(write(ends[1], bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));
+    cr_assert_eq(pen_pacing_pause(&pacing, ends[0]), 0);
+    cr_assert(pen_pacing_takes_more(&pacing, ends[0]));
+    cr_assert_geq(pacing.taken, sizeof(bytes));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+Test(pacing, knows_one_machine_by_its_addresses)
+{
+    takes_all_of_a_tcp_connection(AF_INET);
+}
+
+Test(pacing, knows_one_machine_by_its_addresses_of_version_6)
+{
+    takes_all_of_a_tcp_connection(AF_INET6);
+}
+
+Test(pacing, takes_a_unix_socket_for_one_with_a_small_buffer)
+{
+    int ends[2];
+    pen_pacing pacing;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    pen_pacing_begin(&pacing, ends[0]);
+    cr_assert_not(pacing.one_machine);
+    cr_assert_not(pen_pacing_takes_more(&pacing, ends[0]));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+Test(pacing, naps_for_as_long_as_a_small_transaction_takes)
+{
+    int64_t since_us = pen_now_us();
+    pen_pacing_nap();
+    cr_assert_geq(pen_now_us() - since_us, 40);
 }
