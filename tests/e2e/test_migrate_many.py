@@ -7,9 +7,10 @@ import os
 import pathlib
 import time
 
+from lib.cluster import Cluster
 from lib.everything import about
 from lib.migration import cutover, migrate, wait_phase
-from lib.program import DONE, wait_until
+from lib.program import DONE, FAILED, wait_until
 
 COUNT = int(os.environ.get("PENSTOCK_MANY_TABLES", "2000"))
 
@@ -88,3 +89,20 @@ def test_very_many_tables(pair):
     tell(f"cut over in {report['seconds']:.1f} s")
     assert report["foreign_keys_validated"] == (COUNT - 1) // 10
     assert pair.same() == COUNT // 2 * 10 + COUNT
+
+
+def test_more_tables_than_the_source_can_lock(make_pair, clusters):
+    """That does not pass by itself: it is said, and not tried for ever."""
+    few = {"max_locks_per_transaction": "10", "max_connections": "30", "max_wal_senders": "5",
+           "max_prepared_transactions": "0"}
+    source = Cluster("source", settings=few)
+    try:
+        pair = make_pair("owner", source, clusters[1])
+        for first in range(1, 1500, 100):
+            pair.on_source(MAKE % (first, first + 99))
+        run = migrate(pair)
+        run.wait(30, FAILED)
+        assert "max_locks_per_transaction" in run.the_error() and "the same command goes on" in run.the_error()
+        pair.close()
+    finally:
+        source.remove()
