@@ -10,7 +10,12 @@
 
 #define ROOT(oid) "COALESCE(pg_catalog.pg_partition_root(" oid ")::pg_catalog.oid, " oid ")"
 
-/* $1 schema, $2 table, $3 the trigger states that fire in the workers' sessions ("OA" or "RA").
+/* The queries below run once for each table of the stream, of which there may be ten thousand: they
+ * are prepared (to plan them takes longer than to run them), and read nothing from end to end that
+ * grows with the number of tables but pg_inherits and pg_trigger. OFFSET 0 keeps the planner from
+ * doing so.
+ *
+ * $1 schema, $2 table, $3 the trigger states that fire in the workers' sessions ("OA" or "RA").
  * A FK is enforced here when its triggers fire. Tables tied by enforced FKs or by inheritance are
  * one group. `cascades`: the tables whose rows the target may change by itself after a DELETE or an
  * UPDATE of this one, by the OIDs of their partition trees' roots. */
@@ -21,15 +26,21 @@ static const char *const table_sql =
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE n.nspname = $1 AND c.relname = $2),"
     " fk AS ("
-    " SELECT k.conrelid, k.confrelid, k.confdeltype, k.confupdtype FROM pg_catalog.pg_constraint k"
-    " WHERE k.contype = 'f'"
-    " AND EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid"
-    " AND pg_catalog.strpos($3, g.tgenabled::text) > 0)),"
+    " SELECT k.conrelid, k.confrelid, k.confdeltype, k.confupdtype FROM ("
+    "  SELECT DISTINCT g.tgconstraint AS oid FROM pg_catalog.pg_trigger g"
+    "  WHERE g.tgconstraint <> 0 AND pg_catalog.strpos($3, g.tgenabled::text) > 0) fires"
+    " JOIN pg_catalog.pg_constraint k ON k.oid = fires.oid AND k.contype = 'f'),"
+    /* Of ordinary inheritance; a partition stands for its root, of which there may be very many. */
+    " heir(child, parent) AS ("
+    " SELECT i.inhrelid, i.inhparent FROM (SELECT DISTINCT inhparent AS oid"
+    "  FROM pg_catalog.pg_inherits) p"
+    " JOIN pg_catalog.pg_class c ON c.oid = p.oid AND c.relkind IN ('r', 'f')"
+    " JOIN pg_catalog.pg_inherits i ON i.inhparent = c.oid),"
+    " fk_root(a, b) AS (SELECT DISTINCT " ROOT("conrelid") ", " ROOT("confrelid") " FROM fk),"
     " edge(a, b) AS ("
-    " SELECT conrelid, confrelid FROM fk UNION SELECT confrelid, conrelid FROM fk"
-    " UNION SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits"
-    " UNION SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits),"
-    " tied(oid) AS (SELECT oid FROM t UNION SELECT edge.b FROM tied JOIN edge "
+    " SELECT a, b FROM fk_root UNION SELECT b, a FROM fk_root"
+    " UNION SELECT child, parent FROM heir UNION SELECT parent, child FROM heir),"
+    " tied(oid) AS (SELECT " ROOT("t.oid") " FROM t UNION SELECT edge.b FROM tied JOIN edge "
     "   ON edge.a = tied.oid),"
     " tree(oid) AS (SELECT oid FROM t UNION"
     " SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid),"
@@ -40,8 +51,14 @@ static const char *const table_sql =
     " SELECT t.oid, t.relkind, (SELECT pg_catalog.min(oid) FROM tied) AS group_oid,"
     " " ROOT("t.oid") " AS root,"
     " (SELECT pg_catalog.string_agg(oid::pg_catalog.text, ' ') FROM hit) AS cascades,"
-    " EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k, tree WHERE k.condeferrable"
-    " AND tree.oid IN (k.conrelid, k.confrelid)) AS deferrable,"
+    /* A foreign key to the table has triggers on it; there is no index on confrelid. */
+    " EXISTS (SELECT 1 FROM tree CROSS JOIN LATERAL (SELECT k.condeferrable"
+    "  FROM pg_catalog.pg_constraint k WHERE k.conrelid = tree.oid OFFSET 0) k"
+    "  WHERE k.condeferrable) OR"
+    " EXISTS (SELECT 1 FROM tree CROSS JOIN LATERAL (SELECT k.condeferrable"
+    "  FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint"
+    "  WHERE g.tgrelid = tree.oid OFFSET 0) k WHERE k.condeferrable)"
+    " AS deferrable,"
     " EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid AND fk.confdeltype = 'c')"
     " AS cascades_from,"
     " EXISTS (SELECT 1 FROM fk, tree WHERE fk.confrelid = tree.oid"
@@ -61,8 +78,9 @@ static const char *const table_sql =
     " AND pg_catalog.strpos($3, g.tgenabled::text) > 0 LIMIT 1) AS trigger,"
     " (SELECT r.rulename FROM pg_catalog.pg_rewrite r WHERE r.ev_class = t.oid AND r.ev_type <> '1'"
     " AND pg_catalog.strpos($3, r.ev_enabled::text) > 0 LIMIT 1) AS rule,"
-    " (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
-    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN tree ON tree.oid = c.oid"
+    " (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM tree CROSS JOIN LATERAL ("
+    "  SELECT * FROM pg_catalog.pg_class c WHERE c.oid = tree.oid OFFSET 0) c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relkind = 'r' AND c.relpersistence <> 'p' LIMIT 1) AS unlogged,"
     " (SELECT pg_catalog.string_agg(p, ', ') FROM pg_catalog.unnest("
     " ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p"
@@ -138,7 +156,7 @@ static bool read_table(pen_pgconn *conn, pen_target *target, const char *firing,
     const char *name = (const char *)rel->table.data;
     const char *const params[] = {schema, name, firing};
     *result = PEN_RESOLVE_FAILED;
-    if (!pen_pgconn_exec(conn, "read the catalog", table_sql, 3, params, table, err)) {
+    if (!pen_pgconn_exec_again(conn, "read the catalog", table_sql, 3, params, table, err)) {
         return false;
     }
     if (pen_pgresult_rows(*table) == 0) {
@@ -227,7 +245,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format 
     pen_text extra = {0};
     pen_pgresult *res = NULL;
     *result = PEN_RESOLVE_FAILED;
-    if (!pen_pgconn_exec(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
+    if (!pen_pgconn_exec_again(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
         return false;
     }
     bool ok = true;

@@ -86,8 +86,8 @@ static const char *const uniques_sql = "WITH RECURSIVE" DOWN " SELECT i.indexrel
                     "ao.amopstrategy = 3"
                     "  AND ao.amoplefttype = o.opcintype AND ao.amoprighttype = o.opcintype"
                     /* A key WITHOUT OVERLAPS is of GiST, where strategy 3 need not be equality. */
-                    " LEFT JOIN pg_catalog.pg_constraint x ON x.conindid = i.indexrelid AND "
-                    "x.contype IN ('p', 'u')"
+                    " LEFT JOIN pg_catalog.pg_constraint x ON x.conrelid = i.indrelid AND "
+                    "x.conindid = i.indexrelid AND x.contype IN ('p', 'u')"
                     " LEFT JOIN pg_catalog.pg_operator op ON op.oid = COALESCE(x.conexclop[k.n], "
                     "ao.amopopr)"
                     " LEFT JOIN pg_catalog.pg_namespace n ON n.oid = op.oprnamespace"
@@ -123,7 +123,11 @@ static const char *const references_sql =
                                          " AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_collation c "
                                          "WHERE c.oid = child.attcollation"
                                          "      AND NOT c.collisdeterministic) AS hashable"
-                                         " FROM pg_catalog.pg_constraint f"
+                                         " FROM (SELECT DISTINCT g.tgconstraint AS oid"
+                                         "  FROM pg_catalog.pg_trigger g WHERE g.tgconstraint <> 0"
+                                         "  AND pg_catalog.strpos($2, "
+                                         "g.tgenabled::pg_catalog.text) > 0) fires"
+                                         " JOIN pg_catalog.pg_constraint f ON f.oid = fires.oid"
                                          " JOIN pg_catalog.pg_index i ON i.indexrelid = "
                                          "f.conindid" KEY_COLUMNS
                                          " JOIN pg_catalog.pg_attribute a ON a.attrelid = "
@@ -136,10 +140,6 @@ static const char *const references_sql =
                                          " WHERE f.contype = 'f' AND k.n <= i.indnkeyatts"
                                          "  AND (f.conrelid IN (SELECT oid FROM kin) OR "
                                          "f.confrelid IN (SELECT oid FROM kin))"
-                                         "  AND EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g "
-                                         "WHERE g.tgconstraint = f.oid"
-                                         "              AND pg_catalog.strpos($2, "
-                                         "g.tgenabled::pg_catalog.text) > 0)"
                                          " ORDER BY f.oid, k.n";
 
 /* What a hash is of, besides the index that names it. */
@@ -356,7 +356,7 @@ bool pen_catalog_read_uniques(pen_pgconn *conn, pen_target *target, pen_error *e
     snprintf(oid, sizeof(oid), "%u", target->oid);
     const char *const params[] = {oid};
     pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(conn, "read the catalog", uniques_sql, 1, params, &res, err)) {
+    if (!pen_pgconn_exec_again(conn, "read the catalog", uniques_sql, 1, params, &res, err)) {
         return false;
     }
     target->uniques = pen_calloc(MOST_KEYS, sizeof(*target->uniques));
@@ -447,7 +447,7 @@ bool pen_catalog_read_references(pen_pgconn *conn, pen_target *target, const cha
     snprintf(oid, sizeof(oid), "%u", target->oid);
     const char *const params[] = {oid, firing};
     pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(conn, "read the catalog", references_sql, 2, params, &res, err)) {
+    if (!pen_pgconn_exec_again(conn, "read the catalog", references_sql, 2, params, &res, err)) {
         return false;
     }
     target->references =

@@ -1,6 +1,8 @@
 #include "apply/checks.h"
 
+#include "apply/check_roles.h"
 #include "apply/dump.h"
+#include "apply/large_objects.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "core/log.h"
@@ -32,25 +34,6 @@ static void PEN_PRINTF(2, 3) fail(findings *found, const char *fmt, ...)
         pen_error_set(&found->first, PEN_ERROR_FATAL, "%s", words);
     }
 }
-
-/* Runs a query whose first row's first column is text or NULL; *text is given, or NULL. */
-static bool ask(pen_pgconn *conn, const char *what, const char *sql, const char *value, char **text,
-                pen_error *err)
-{
-    const char *const values[] = {value};
-    pen_pgresult *res = NULL;
-    *text = NULL;
-    if (!pen_pgconn_exec(conn, what, sql, value == NULL ? 0 : 1, values, &res, err)) {
-        return false;
-    }
-    const char *found = pen_pgresult_rows(res) == 0 ? NULL : pen_pgresult_value(res, 0, 0);
-    *text = found == NULL ? NULL : pen_strdup(found);
-    pen_pgresult_clear(res);
-    return true;
-}
-
-#define USER_SCHEMA(n)                                                                             \
-    n " NOT IN ('pg_catalog', 'information_schema', 'penstock') AND " n " !~ '^pg_(toast|temp)'"
 
 /* The source */
 
@@ -133,15 +116,16 @@ static bool drop_publication(pen_migration *migration, pen_error *err)
 static bool warn_of_old_transactions(pen_migration *migration, pen_error *err)
 {
     char *oldest = NULL;
-    if (!ask(migration->source, "look for old transactions",
-             "SELECT pg_catalog.string_agg(w, '; ') FROM ("
-             " SELECT 'process ' || pid || ' (' || COALESCE(usename::text, '') || ', since '"
-             "  || xact_start || ')' AS w FROM pg_catalog.pg_stat_activity"
-             "  WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '1 min'"
-             " UNION ALL SELECT 'prepared transaction ' || pg_catalog.quote_literal(gid)"
-             "  || ' (since ' || prepared || ')' FROM pg_catalog.pg_prepared_xacts"
-             "  WHERE database = pg_catalog.current_database() LIMIT 10) o",
-             NULL, &oldest, err)) {
+    if (!pen_check_ask(
+            migration->source, "look for old transactions",
+            "SELECT pg_catalog.string_agg(w, '; ') FROM ("
+            " SELECT 'process ' || pid || ' (' || COALESCE(usename::text, '') || ', since '"
+            "  || xact_start || ')' AS w FROM pg_catalog.pg_stat_activity"
+            "  WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '1 min'"
+            " UNION ALL SELECT 'prepared transaction ' || pg_catalog.quote_literal(gid)"
+            "  || ' (since ' || prepared || ')' FROM pg_catalog.pg_prepared_xacts"
+            "  WHERE database = pg_catalog.current_database() LIMIT 10) o",
+            NULL, &oldest, err)) {
         return false;
     }
     if (oldest != NULL) {
@@ -163,27 +147,24 @@ static bool name_left_out(pen_migration *migration, pen_error *err)
     } kinds[] = {
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-         " WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND " USER_SCHEMA("n.nspname"),
-         "unlogged tables are made on the target, but their rows are not copied, because no stream "
-         "has their changes"},
-        {"SELECT pg_catalog.count(*) || ' of them' FROM pg_catalog.pg_largeobject_metadata"
-         " HAVING pg_catalog.count(*) > 0",
-         "large objects are in no stream and are not copied; move them into bytea columns, or copy "
-         "them yourself after the cutover"},
+         " WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND " PEN_USER_SCHEMA("n.nspname"),
+         "unlogged tables are copied as they are at the snapshot, but no stream has their changes, "
+         "and "
+         "a crash of the target empties them there"},
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-         " WHERE c.relkind = 'f' AND " USER_SCHEMA("n.nspname"),
+         " WHERE c.relkind = 'f' AND " PEN_USER_SCHEMA("n.nspname"),
          "foreign tables are made on the target, with the servers that they name; user mappings "
          "come with them only where this user may see them"},
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-         " WHERE c.relkind = 'm' AND " USER_SCHEMA("n.nspname"),
+         " WHERE c.relkind = 'm' AND " PEN_USER_SCHEMA("n.nspname"),
          "materialised views are made empty on the target and filled at the cutover"},
     };
     for (size_t i = 0; i < PEN_COUNTOF(kinds); i++) {
         char *names = NULL;
-        if (!ask(migration->source, "look for what is not replicated", kinds[i].sql, NULL, &names,
-                 err)) {
+        if (!pen_check_ask(migration->source, "look for what is not replicated", kinds[i].sql, NULL,
+                           &names, err)) {
             return false;
         }
         if (names != NULL) {
@@ -200,15 +181,16 @@ static bool check_extensions(pen_migration *migration, findings *found, pen_erro
 {
     char *names = NULL;
     char *missing = NULL;
-    bool ok = ask(migration->source, "list the extensions",
-                  "SELECT pg_catalog.array_agg(extname::text) FROM pg_catalog.pg_extension", NULL,
-                  &names, err) &&
-              (names == NULL ||
-               ask(migration->target, "look for the extensions",
-                   "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
-                   " WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_available_extensions e"
-                   "  WHERE e.name = w)",
-                   names, &missing, err));
+    bool ok =
+        pen_check_ask(migration->source, "list the extensions",
+                      "SELECT pg_catalog.array_agg(extname::text) FROM pg_catalog.pg_extension",
+                      NULL, &names, err) &&
+        (names == NULL ||
+         pen_check_ask(migration->target, "look for the extensions",
+                       "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
+                       " WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_available_extensions e"
+                       "  WHERE e.name = w)",
+                       names, &missing, err));
     if (ok && missing != NULL) {
         fail(found,
              "target: the source has extensions that are not to be had there: %s; install them on "
@@ -387,13 +369,41 @@ static bool check_programs(pen_migration *migration, findings *found)
     return true;
 }
 
+static bool check_policies(pen_migration *migration, findings *found, pen_error *err)
+{
+    char *narrowing = NULL;
+    if (!pen_check_policies(migration, &narrowing, err)) {
+        return false;
+    }
+    if (narrowing != NULL) {
+        fail(found,
+             "target: it does not have roles that restrictive policies are for, which are for "
+             "others, too, and without which these would see more than on the source: %.600s; "
+             "CREATE ROLE these there",
+             narrowing);
+    }
+    free(narrowing);
+    return true;
+}
+
+/* What the dump brings besides tables. */
+static bool check_objects(pen_migration *migration, findings *found, pen_error *err)
+{
+    bool owners = false;
+    bool grants = false;
+    return check_extensions(migration, found, err) && check_policies(migration, found, err) &&
+           pen_check_event_triggers(migration, err) &&
+           pen_check_roles(migration, true, &owners, &grants, err);
+}
+
 bool pen_checks_run(pen_migration *migration, pen_error *err)
 {
     findings found = {0};
     bool dumps = migration->options->schema_from == PEN_SCHEMA_DUMP;
     if (!check_slots(migration, &found, err) || !check_programs(migration, &found) ||
-        (dumps && !check_extensions(migration, &found, err)) ||
-        !warn_of_old_transactions(migration, err) || !name_left_out(migration, err)) {
+        (dumps && !check_objects(migration, &found, err)) ||
+        !warn_of_old_transactions(migration, err) || !name_left_out(migration, err) ||
+        !pen_large_objects_check(migration, err)) {
         return false;
     }
     /* The publication is the one thing that is made here: when nothing else is wrong, and not to
@@ -411,99 +421,4 @@ bool pen_checks_run(pen_migration *migration, pen_error *err)
                    : pen_error_context(err, "%u checks failed; the first", found.count);
     }
     return true;
-}
-
-/* Roles */
-
-/* $1 all names. Those that the target's role may not act for, or that are not there. */
-static const char *const not_ours_sql =
-    "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
-    " LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w"
-    " WHERE r.oid IS NULL OR NOT pg_catalog.pg_has_role(r.oid, 'MEMBER')";
-static const char *const not_there_sql =
-    "SELECT pg_catalog.string_agg(w, ', ') FROM unnest($1::text[]) w"
-    " WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = w)";
-
-static const char *const owners_sql =
-    "SELECT pg_catalog.array_agg(DISTINCT r.rolname::text) FROM ("
-    " SELECT relowner AS o FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
-    "  ON n.oid = c.relnamespace WHERE " USER_SCHEMA(
-        "n.nspname") " UNION SELECT proowner FROM pg_catalog.pg_proc p JOIN "
-                     "pg_catalog.pg_namespace n"
-                     "  ON n.oid = p.pronamespace WHERE " USER_SCHEMA(
-                         "n.nspname") "  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d "
-                                      "WHERE d.deptype = 'e'"
-                                      "   AND d.classid = 'pg_catalog.pg_proc'::regclass AND "
-                                      "d.objid = p.oid)"
-                                      " UNION SELECT typowner FROM pg_catalog.pg_type t JOIN "
-                                      "pg_catalog.pg_namespace n"
-                                      "  ON n.oid = t.typnamespace WHERE " USER_SCHEMA(
-                                          "n.nspname") "  AND NOT EXISTS (SELECT 1 FROM "
-                                                       "pg_catalog.pg_depend d WHERE d.deptype = "
-                                                       "'e'"
-                                                       "   AND d.classid = "
-                                                       "'pg_catalog.pg_type'::regclass AND d.objid "
-                                                       "IN (t.oid, t.typelem))"
-                                                       " UNION SELECT nspowner FROM "
-                                                       "pg_catalog.pg_namespace n "
-                                                       "WHERE " USER_SCHEMA(
-                                                           "n.nspname") "  AND n.nspname <> "
-                                                                        "'public') a JOIN "
-                                                                        "pg_catalog.pg_roles r ON "
-                                                                        "r.oid = a.o";
-
-static const char *const grantees_sql =
-    "SELECT pg_catalog.array_agg(DISTINCT r.rolname::text) FROM ("
-    " SELECT (pg_catalog.aclexplode(relacl)).grantee AS g FROM pg_catalog.pg_class c"
-    "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE " USER_SCHEMA(
-        "n.nspname") " UNION SELECT (pg_catalog.aclexplode(nspacl)).grantee FROM "
-                     "pg_catalog.pg_namespace n"
-                     "  WHERE " USER_SCHEMA(
-                         "n.nspname") " UNION SELECT (pg_catalog.aclexplode(proacl)).grantee FROM "
-                                      "pg_catalog.pg_proc p"
-                                      "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
-                                      "WHERE " USER_SCHEMA(
-                                          "n.nspname") " UNION SELECT "
-                                                       "(pg_catalog.aclexplode(defaclacl)).grantee "
-                                                       "FROM pg_catalog.pg_default_acl"
-                                                       ") a JOIN pg_catalog.pg_roles r ON r.oid = "
-                                                       "a.g WHERE r.rolname !~ '^pg_'";
-
-/* *keep: none of the roles that `list_sql` gives on the source is in the way on the target. */
-static bool may_keep(pen_migration *migration, const char *list_sql, const char *obstacle_sql,
-                     const char *option, const char *words, bool *keep, pen_error *err)
-{
-    char *names = NULL;
-    char *obstacle = NULL;
-    if (!ask(migration->source, "list the roles", list_sql, NULL, &names, err)) {
-        return false;
-    }
-    bool ok = names == NULL ||
-              ask(migration->target, "look for the roles", obstacle_sql, names, &obstacle, err);
-    *keep = ok && obstacle == NULL;
-    if (ok && obstacle != NULL) {
-        pen_log(PEN_LOG_WARN,
-                "check: %s: %.600s; to keep them, make these roles on the target (with "
-                "this user as a member) and begin anew; %s says that it is meant so",
-                words, obstacle, option);
-    }
-    free(names);
-    free(obstacle);
-    return ok;
-}
-
-bool pen_checks_roles(pen_migration *migration, bool *owners, bool *grants, pen_error *err)
-{
-    *owners = false;
-    *grants = false;
-    return (migration->options->no_owner ||
-            may_keep(
-                migration, owners_sql, not_ours_sql, "--no-owner",
-                "all objects will belong to the target's user, because it may not give them to "
-                "their owners on the source",
-                owners, err)) &&
-           (migration->options->no_acl ||
-            may_keep(migration, grantees_sql, not_there_sql, "--no-acl",
-                     "grants are left out, because the target does not know who they are for",
-                     grants, err));
 }

@@ -12,8 +12,4 @@
  * all else. Errors: PEN_ERROR_FATAL with the first thing that is in the way; each is logged. */
 PEN_MUST_CHECK bool pen_checks_run(pen_migration *migration, pen_error *err);
 
-/* Whether the source's owners and grants can be kept on the target; who is in the way is named. */
-PEN_MUST_CHECK bool pen_checks_roles(pen_migration *migration, bool *owners, bool *grants,
-                                     pen_error *err);
-
 #endif

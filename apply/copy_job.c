@@ -411,7 +411,8 @@ static bool finish_table(pen_copy_job *job, pen_copy_table *table, pen_error *er
     pen_error ignored;
     snprintf(analyze, sizeof(analyze), "ANALYZE %s", table->target_name);
     /* A hint for plans, no part of the copy; the server says only as a notice when it may not. */
-    if (!table->has_parts && !exec(job->target, "analyze the table", analyze, &ignored)) {
+    bool plain = !table->has_parts && !table->large_objects;
+    if (plain && !exec(job->target, "analyze the table", analyze, &ignored)) {
         pen_log(PEN_LOG_DEBUG, "%s", ignored.text);
     }
     pthread_mutex_lock(&job->queue->lock);

@@ -1,5 +1,6 @@
 #include "apply/copy_pipe.h"
 
+#include "apply/large_objects.h"
 #include "core/text.h"
 
 #include <inttypes.h>
@@ -13,6 +14,9 @@ static char *source_command(const pen_copy_table *table, uint64_t first_page, ui
 {
     pen_text sql = {0};
     const char *joint = " WHERE ";
+    if (table->large_objects) {
+        return pen_large_objects_read_sql(first_page, end_page);
+    }
     pen_text_appendf(&sql, "COPY (SELECT %s FROM ONLY %s", table->columns, table->source_name);
     if (table->row_filter != NULL) {
         pen_text_appendf(&sql, "%s(%s)", joint, table->row_filter);
@@ -33,6 +37,9 @@ static char *target_command(const pen_copy_table *table)
 {
     pen_text sql = {0};
     bool any = table->columns[0] != '\0';
+    if (table->large_objects) {
+        return pen_large_objects_write_sql();
+    }
     pen_text_appendf(&sql, "COPY %s%s%s%s FROM STDIN%s", table->target_name, any ? " (" : "",
                      table->columns, any ? ")" : "", table->binary ? " (FORMAT binary)" : "");
     return pen_text_take(&sql);
@@ -115,7 +122,8 @@ bool pen_copy_pipe_run(pen_copy_pipe *pipe, const pen_copy_table *table, uint64_
         pipe->source_failed = true;
         return false;
     }
-    if (!begin_copy(pipe->target, "write rows", target_command(table), err) ||
+    if ((table->large_objects && !pen_large_objects_ready(pipe->target, err)) ||
+        !begin_copy(pipe->target, "write rows", target_command(table), err) ||
         !pump(pipe, table->binary, err)) {
         return false;
     }
@@ -127,9 +135,11 @@ bool pen_copy_pipe_run(pen_copy_pipe *pipe, const pen_copy_table *table, uint64_
         !pen_pgconn_copy_finish(pipe->target, "write rows", rows, err)) {
         return false;
     }
-    return *rows == given || pen_error_set(err, PEN_ERROR_FATAL,
-                                           "target: it took %" PRId64 " rows of %" PRId64
-                                           " that the source gave; a rule or a trigger there "
-                                           "keeps rows away",
-                                           *rows, given);
+    if (*rows != given) {
+        return pen_error_set(err, PEN_ERROR_FATAL,
+                             "target: it took %" PRId64 " rows of %" PRId64
+                             " that the source gave; a rule or a trigger there keeps rows away",
+                             *rows, given);
+    }
+    return !table->large_objects || pen_large_objects_store(pipe->target, rows, err);
 }

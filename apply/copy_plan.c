@@ -1,29 +1,36 @@
 #include "apply/copy_plan.h"
 
+#include "apply/large_objects.h"
 #include "apply/preflight.h"
+#include "apply/publication.h"
 #include "core/log.h"
 #include "core/pgtype.h"
 #include "core/text.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* $1 publication; %s are the row filter and the list of columns, which servers before 15 do not
- * have. A partitioned table that is published as itself is copied leaf by leaf. */
+/* $1 publication, $2 the unlogged tables, which no publication has; %s are the row filter and the
+ * list of columns, which servers before 15 do not have. A partitioned table that is published as
+ * itself is copied leaf by leaf. */
 #define TABLES_FORMAT                                                                              \
     "WITH published AS (SELECT c.oid, c.relkind, n.nspname, c.relname, %s AS filter"               \
     "  FROM pg_catalog.pg_publication_tables p"                                                    \
     "  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                 \
     "  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"           \
-    "  WHERE p.pubname = $1),"                                                                     \
+    "  WHERE p.pubname = $1 UNION ALL SELECT c.oid, c.relkind, n.nspname, c.relname, NULL"         \
+    "  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"        \
+    "  WHERE c.relkind = 'r' AND c.oid = ANY ($2::pg_catalog.oid[])),"                             \
     " leaf AS (SELECT oid, oid AS stream_oid FROM published WHERE relkind = 'r' UNION"             \
     "  SELECT l.relid::pg_catalog.oid, published.oid FROM published,"                              \
     "   pg_catalog.pg_partition_tree(published.oid) l WHERE relkind = 'p' AND l.isleaf)"           \
     " SELECT c.oid, leaf.stream_oid, pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS "       \
     "source_name,"                                                                                 \
     "  p.nspname AS s, p.relname AS t, p.filter, pg_catalog.pg_relation_filenode(c.oid) AS node,"  \
-    "  COALESCE(am.amname = 'heap', false) AS heap,"                                               \
+    "  COALESCE(am.amname = 'heap', false) AS heap, c.oid = ANY ($2::pg_catalog.oid[]) AS "        \
+    "unlogged,"                                                                                    \
     "  pg_catalog.pg_relation_size(c.oid)"                                                         \
     "   / pg_catalog.current_setting('block_size')::pg_catalog.int8 AS pages,"                     \
     "  pg_catalog.pg_table_size(c.oid) AS bytes"                                                   \
@@ -33,7 +40,7 @@
     "c.relam"                                                                                      \
     " ORDER BY bytes DESC NULLS LAST, c.oid"
 
-/* All published columns as arrays, with the type that their values have. */
+/* All columns to copy as arrays, with the type that their values have. */
 #define COLUMNS_FORMAT                                                                             \
     "WITH RECURSIVE step(oid, base) AS ("                                                          \
     "  SELECT t.oid, t.oid FROM pg_catalog.pg_type t"                                              \
@@ -46,13 +53,18 @@
     "  COALESCE(pg_catalog.array_agg(a.attname::text), '{}'),"                                     \
     "  COALESCE(pg_catalog.array_agg(plain.base), '{}'),"                                          \
     "  COALESCE(pg_catalog.array_agg(a.attnum), '{}')"                                             \
-    " FROM pg_catalog.pg_publication_tables p"                                                     \
-    " JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                  \
-    " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"            \
+    " FROM (SELECT c.oid, %s AS attnames FROM pg_catalog.pg_publication_tables p"                  \
+    "   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                \
+    "   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"          \
+    "   WHERE p.pubname = $1 UNION ALL"                                                            \
+    "  SELECT oid, NULL FROM pg_catalog.unnest($2::pg_catalog.oid[]) u(oid)) p"                    \
+    " JOIN pg_catalog.pg_class c ON c.oid = p.oid"                                                 \
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"                                    \
     " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"                       \
     "  AND NOT a.attisdropped"                                                                     \
     " JOIN plain ON plain.oid = a.atttypid"                                                        \
-    " WHERE p.pubname = $1 AND %s"
+    " WHERE CASE WHEN p.attnames IS NULL THEN a.attgenerated = ''"                                 \
+    "  ELSE a.attname = ANY (p.attnames) END"
 
 /* $1 to $5 those arrays, $6 and $7 the tables' schemas and names: a row for each table, in that
  * order. Generated columns the target computes itself. */
@@ -136,11 +148,14 @@ static void fill(pen_migration *migration, const pen_pgresult *source, const pen
     bool text = migration->options->format == PEN_FORMAT_TEXT;
     bool intervals = pen_pgconn_server_version(migration->source) < 170000 ||
                      pen_pgconn_server_version(migration->target) >= 170000;
-    plan->count = (size_t)pen_pgresult_rows(source);
-    plan->tables = pen_calloc(plan->count + 1, sizeof(*plan->tables));
-    for (int row = 0; row < (int)plan->count; row++) {
-        pen_copy_table *table = &plan->tables[row];
+    int rows = pen_pgresult_rows(source);
+    plan->tables = pen_calloc((size_t)rows + 2, sizeof(*plan->tables)); /* and large objects */
+    for (int row = 0; row < rows; row++) {
         const char *has_parts = pen_pgresult_named(target, row, "has_parts");
+        if (has_parts == NULL && pen_pgresult_named(source, row, "unlogged")[0] == 't') {
+            continue; /* it was made on the source after the schema was dumped */
+        }
+        pen_copy_table *table = &plan->tables[plan->count++];
         table->oid = (uint32_t)number_of(source, row, "oid");
         table->stream_oid = (uint32_t)number_of(source, row, "stream_oid");
         table->source_name = copy_of(source, row, "source_name");
@@ -157,20 +172,46 @@ static void fill(pen_migration *migration, const pen_pgresult *source, const pen
     }
 }
 
+/* The OIDs of unlogged tables as an array's text. Those that are there already on the target are
+ * for whoever made them. */
+static bool list_unlogged(pen_migration *migration, char **array, pen_error *err)
+{
+    uint32_t *oids = NULL;
+    size_t count = 0;
+    pen_text text = {0};
+    if (migration->options->schema_from == PEN_SCHEMA_DUMP &&
+        !pen_publication_list(migration->source, migration->options, PEN_TABLES_UNLOGGED, &oids,
+                              &count, err)) {
+        return false;
+    }
+    pen_text_append(&text, "{");
+    for (size_t i = 0; i < count; i++) {
+        pen_text_appendf(&text, "%s%" PRIu32, i == 0 ? "" : ",", oids[i]);
+    }
+    pen_text_append(&text, "}");
+    *array = pen_text_take(&text);
+    free(oids);
+    return true;
+}
+
 static bool read_tables(pen_migration *migration, pen_copy_plan *plan, pen_error *err)
 {
     bool lists = pen_pgconn_server_version(migration->source) >= 150000;
-    const char *const publication[] = {migration->options->publication};
+    char *unlogged = NULL;
+    if (!list_unlogged(migration, &unlogged, err)) {
+        return false;
+    }
+    const char *const wanted[] = {migration->options->publication, unlogged};
     char query[4096];
     pen_pgresult *tables = NULL;
     pen_pgresult *columns = NULL;
     pen_pgresult *target = NULL;
     snprintf(query, sizeof(query), TABLES_FORMAT, lists ? "p.rowfilter" : "NULL::text");
-    bool ok = pen_pgconn_exec(migration->source, "list the tables to copy", query, 1, publication,
+    bool ok = pen_pgconn_exec(migration->source, "list the tables to copy", query, 2, wanted,
                               &tables, err);
     snprintf(query, sizeof(query), COLUMNS_FORMAT,
-             lists ? "a.attname = ANY (p.attnames)" : "a.attgenerated = ''");
-    ok = ok && pen_pgconn_exec(migration->source, "list the columns to copy", query, 1, publication,
+             lists ? "p.attnames" : "NULL::pg_catalog.name[]");
+    ok = ok && pen_pgconn_exec(migration->source, "list the columns to copy", query, 2, wanted,
                                &columns, err);
     if (ok) {
         char *schemas = array_of(tables, "s");
@@ -192,6 +233,7 @@ static bool read_tables(pen_migration *migration, pen_copy_plan *plan, pen_error
     pen_pgresult_clear(tables);
     pen_pgresult_clear(columns);
     pen_pgresult_clear(target);
+    free(unlogged);
     return ok;
 }
 
@@ -252,12 +294,34 @@ static bool read_done(pen_migration *migration, pen_copy_plan *plan, pen_error *
     return true;
 }
 
+/* Where their size puts them. */
+static bool add_large_objects(pen_migration *migration, pen_copy_plan *plan, pen_error *err)
+{
+    pen_copy_table objects;
+    bool any = false;
+    if (!pen_large_objects_plan(migration, &objects, &any, err)) {
+        return false;
+    }
+    if (!any) {
+        return true;
+    }
+    size_t at = 0;
+    while (at < plan->count && plan->tables[at].bytes > objects.bytes) {
+        at++;
+    }
+    memmove(&plan->tables[at + 1], &plan->tables[at], (plan->count - at) * sizeof(objects));
+    plan->tables[at] = objects;
+    plan->count++;
+    return true;
+}
+
 bool pen_copy_plan_read(pen_migration *migration, pen_copy_plan *plan, pen_error *err)
 {
     memset(plan, 0, sizeof(*plan));
     return pen_preflight_tables(migration->options->publication, migration->source,
                                 migration->target, err) &&
-           read_tables(migration, plan, err) && read_done(migration, plan, err);
+           read_tables(migration, plan, err) && add_large_objects(migration, plan, err) &&
+           read_done(migration, plan, err);
 }
 
 void pen_copy_plan_deinit(pen_copy_plan *plan)

@@ -18,8 +18,9 @@ typedef struct pen_copy_table {
     char *row_filter;    /* of the publication, or NULL */
     char *filenode;      /* before the snapshot: another one later means that it was rewritten */
     bool binary;
-    bool by_ctid;   /* can be read in parts */
-    bool has_parts; /* on the target it is partitioned */
+    bool by_ctid;       /* can be read in parts */
+    bool has_parts;     /* on the target it is partitioned */
+    bool large_objects; /* no table: all of those; its pages are their OIDs */
     uint64_t pages;
     uint64_t bytes; /* TOAST included */
     bool done;      /* in an earlier round or run */

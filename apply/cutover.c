@@ -61,9 +61,62 @@ static bool look_at_start(pen_migration *migration, pen_error *err)
     return count_unbuilt(migration, err);
 }
 
-/* Everything that the source has committed by now goes to the target; *again: that was done by an
- * earlier run of the cutover. */
-static bool drain(const pen_options *options, bool *again, pen_stop_reason *reason, pen_error *err)
+/* What fires when rows are applied, of that which the cutover makes: it would do on the target what
+ * it has done on the source already. Foreign keys may stay: the stream keeps their order. */
+static const char *const firing_sql =
+    "SELECT i.n, pg_catalog.format('DROP %s %I ON %I.%I', i.kind, f.name, n.nspname, c.relname)"
+    " FROM penstock.schema_item i, (SELECT 'TRIGGER' AS kind, tgrelid AS relid, tgname AS name"
+    "  FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0"
+    "  UNION ALL SELECT 'RULE', ev_class, rulename FROM pg_catalog.pg_rewrite) f"
+    " JOIN pg_catalog.pg_class c ON c.oid = f.relid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE i.name = $1 AND i.done AND i.step = 3 AND i.kind = f.kind AND c.relkind IN ('r', 'p')"
+    " AND i.object = f.kind || ' ' || n.nspname || '.' || c.relname || ' ' || f.name";
+
+static bool drop_firing(pen_migration *migration, const pen_pgresult *firing, pen_error *err)
+{
+    pen_pgconn *target = migration->target;
+    bool ok = exec(target, "begin", "BEGIN", err);
+    for (int row = 0; ok && row < pen_pgresult_rows(firing); row++) {
+        const char *const values[] = {migration->options->name, pen_pgresult_value(firing, row, 0)};
+        ok = exec(target, "drop what would fire", pen_pgresult_value(firing, row, 1), err) &&
+             pen_pgconn_exec(target, "record what is dropped",
+                             "UPDATE penstock.schema_item SET done = false WHERE name = $1"
+                             " AND n = $2::int",
+                             2, values, NULL, err);
+    }
+    ok = ok && pen_migration_record(target, migration->options->name, PEN_PHASE_READY, err) &&
+         exec(target, "commit", "COMMIT", err);
+    if (!ok) {
+        pen_error ignored;
+        (void)!exec(target, "roll back", "ROLLBACK", &ignored);
+    }
+    return ok;
+}
+
+/* An earlier run of the cutover was interrupted: the source may have been written to since. So it
+ * begins anew, from where its first change was: the state that a stream may be applied to. */
+static bool begin_anew(pen_migration *migration, pen_error *err)
+{
+    const char *const values[] = {migration->options->name};
+    pen_pgresult *firing = NULL;
+    if (!exec(migration->target, "set up the session", "SET lock_timeout = 0", err) ||
+        !pen_pgconn_exec(migration->target, "look for what would fire", firing_sql, 1, values,
+                         &firing, err)) {
+        return false;
+    }
+    pen_log(PEN_LOG_INFO,
+            "an earlier cutover was interrupted: what the source has written since is applied "
+            "first; %d triggers and rules that it has made are dropped, and made again then",
+            pen_pgresult_rows(firing));
+    bool ok = drop_firing(migration, firing, err);
+    pen_pgresult_clear(firing);
+    PEN_KILL_POINT("cutover-anew");
+    return ok;
+}
+
+/* Everything that the source has committed by now goes to the target. */
+static bool drain(const pen_options *options, pen_stop_reason *reason, pen_error *err)
 {
     pen_migration *migration = NULL;
     pen_options until_now = *options;
@@ -71,15 +124,11 @@ static bool drain(const pen_options *options, bool *again, pen_stop_reason *reas
         !pen_migration_open(options, &migration, err)) {
         return false;
     }
-    bool ok = look_at_start(migration, err);
-    *again = migration->phase == PEN_PHASE_CUTOVER;
+    bool ok = look_at_start(migration, err) &&
+              (migration->phase != PEN_PHASE_CUTOVER || begin_anew(migration, err));
     pen_migration_close(migration);
-    if (!ok || *again) {
-        if (ok) {
-            pen_log(PEN_LOG_WARN, "going on with a cutover that was interrupted: what the source "
-                                  "has written since it began is not applied any more");
-        }
-        return ok;
+    if (!ok) {
+        return false;
     }
     pen_log(PEN_LOG_WARN, "no fence: nothing keeps writers away from the source; what they commit "
                           "from now on is lost");
@@ -172,7 +221,7 @@ static bool validate_foreign_keys(pen_migration *migration, tally *made, pen_err
 }
 
 /* Those that the source has filled, in the order in which they were made: one that reads another
- * comes behind it. */
+ * comes behind it. Those of the migration also when an interrupted cutover has filled them. */
 static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
 {
     pen_pgresult *names = NULL;
@@ -185,15 +234,18 @@ static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
                          0, NULL, &names, err)) {
         return false;
     }
-    const char *const values[] = {pen_pgresult_value(names, 0, 0)};
+    const char *const values[] = {pen_pgresult_value(names, 0, 0), migration->options->name};
     bool ok = pen_pgconn_exec(migration->target, "list the materialised views",
                               "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)"
                               " FROM pg_catalog.pg_class c"
                               " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-                              " WHERE c.relkind = 'm' AND NOT c.relispopulated"
+                              " WHERE c.relkind = 'm' AND (NOT c.relispopulated OR EXISTS (SELECT 1"
+                              "  FROM penstock.schema_item i WHERE i.name = $2"
+                              "  AND i.kind = 'MATERIALIZED VIEW' AND i.object ="
+                              "   'MATERIALIZED VIEW ' || n.nspname || '.' || c.relname))"
                               " AND pg_catalog.format('%I.%I', n.nspname, c.relname)"
                               "  = ANY ($1::text[]) ORDER BY c.oid",
-                              1, values, &views, err);
+                              2, values, &views, err);
     for (int row = 0; ok && row < pen_pgresult_rows(views); row++) {
         char sql[400];
         snprintf(sql, sizeof(sql), "REFRESH MATERIALIZED VIEW %s",
@@ -201,6 +253,7 @@ static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
         ok = exec(migration->target, "fill a materialised view", sql, err) ||
              pen_error_context(err, "%s", pen_pgresult_value(views, row, 0));
         made->views++;
+        PEN_KILL_POINT("cutover-view");
     }
     pen_pgresult_clear(names);
     pen_pgresult_clear(views);
@@ -245,15 +298,14 @@ bool pen_cutover_run(const pen_options *options, pen_stop_reason *reason, pen_er
 {
     pen_migration *migration = NULL;
     tally made = {0};
-    bool again = false;
     int64_t began_us = pen_now_us();
     memset(err, 0, sizeof(*err));
     *reason = PEN_REASON_FAILED;
     pen_run_stop_early_on_signals();
-    if (!drain(options, &again, reason, err)) {
+    if (!drain(options, reason, err)) {
         return false;
     }
-    if (!again && *reason != PEN_REASON_CAUGHT_UP) {
+    if (*reason != PEN_REASON_CAUGHT_UP) {
         return true; /* a signal: nothing is cut over */
     }
     int64_t drained_us = pen_now_us();

@@ -88,6 +88,18 @@ static bool prepare(pen_migration *migration, pen_error *err)
              pen_migration_enter(migration, PEN_PHASE_STREAM, err)));
 }
 
+/* Servers come and go; a lock table that is too small for so many tables stays. */
+static bool may_pass(pen_error *err)
+{
+    if (strcmp(err->sqlstate, "53200") == 0) {
+        err->kind = PEN_ERROR_FATAL;
+        pen_error_advise(err, "where the server speaks of max_locks_per_transaction, raise that on "
+                              "it, to as many as there are tables, say, and restart it; the same "
+                              "command goes on");
+    }
+    return err->kind == PEN_ERROR_RETRY;
+}
+
 /* The same again and again while servers come and go; each attempt begins as a new start would. */
 static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_error *err)
 {
@@ -104,7 +116,7 @@ static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_e
             ok = prepare(migration, err);
             pen_migration_close(migration);
         }
-        if (ok || !began || err->kind != PEN_ERROR_RETRY) {
+        if (ok || !began || !may_pass(err)) {
             return ok;
         }
         retry_ms = pen_now_us() - since_us > 60 * 1000000 ? RETRY_FIRST_MS : retry_ms;

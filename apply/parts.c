@@ -466,7 +466,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
     }
     if (!open_checkpoint(run, &file, err) || !resume(run, control, err) ||
         !open_target(stream, "catalog", false, &catalog, err) ||
-        !pen_session_plan_freely(catalog, err) || !start_workers(run, err)) {
+        !pen_session_plan_once(catalog, err) || !start_workers(run, err)) {
         goto fail;
     }
     if (with_reader) {

@@ -83,17 +83,17 @@ static bool add_patterns(pen_pgconn *source, pen_text *sql, const char *joint,
 static const char *const candidates_sql =
     "SELECT c.oid, c.relkind, n.nspname, c.relname FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition"
+    " WHERE c.relkind IN ('r', 'p') AND c.relpersistence IN ('p', 'u') AND NOT c.relispartition"
     " AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'penstock')"
     " AND n.nspname !~ '^pg_(toast|temp)'"
     " AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.deptype = 'e'"
     "  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid)";
 
-/* Appends the query of the tables that the filters choose: those that some --table or --schema
- * names (all, when none is given), less those that some --exclude names. Partitions come with their
- * root. */
-static bool add_chosen(pen_pgconn *source, const pen_options *options, pen_text *sql,
-                       pen_error *err)
+/* Appends the query of the tables of that persistence ("'p'", or several) that the filters choose:
+ * those that some --table or --schema names (all, when none is given), less those that some
+ * --exclude names. Partitions come with their root. */
+static bool add_chosen(pen_pgconn *source, const pen_options *options, const char *persistence,
+                       pen_text *sql, pen_error *err)
 {
     const char *prefix = " AND (";
     pen_text_append(sql, candidates_sql);
@@ -108,6 +108,7 @@ static bool add_chosen(pen_pgconn *source, const pen_options *options, pen_text 
         return false;
     }
     pen_text_append(sql, prefix[1] == 'O' ? ")" : "");
+    pen_text_appendf(sql, " AND c.relpersistence IN (%s)", persistence);
     return true;
 }
 
@@ -287,7 +288,8 @@ static bool create_for(pen_pgconn *source, const char *publication, const char *
 bool pen_publication_create(pen_pgconn *source, const pen_options *options, pen_error *err)
 {
     pen_text sql = {0};
-    bool ok = check_patterns_match(source, options, err) && add_chosen(source, options, &sql, err);
+    bool ok =
+        check_patterns_match(source, options, err) && add_chosen(source, options, "'p'", &sql, err);
     char *chosen = pen_text_take(&sql);
     bool publish_generated = false;
     ok = ok && check_identities(source, chosen, err) &&
@@ -307,15 +309,18 @@ bool pen_publication_create(pen_pgconn *source, const pen_options *options, pen_
     "  pg_catalog.pg_partition_tree(candidate.oid) p WHERE candidate.relkind = 'p')"               \
     " SELECT oid FROM %s ORDER BY oid"
 
-bool pen_publication_list(pen_pgconn *source, const pen_options *options, bool left_out,
+bool pen_publication_list(pen_pgconn *source, const pen_options *options, pen_table_list which,
                           uint32_t **oids, size_t *count, pen_error *err)
 {
     pen_text text = {0};
     pen_pgresult *res = NULL;
-    bool ok = add_chosen(source, options, &text, err);
+    const char *persistence = which == PEN_TABLES_UNLOGGED ? "'u'" : "'p', 'u'";
+    bool ok = add_chosen(source, options, persistence, &text, err);
     char *chosen = pen_text_take(&text);
     pen_text_appendf(&text, LIST_FORMAT, chosen, candidates_sql,
-                     left_out ? "(SELECT oid FROM whole EXCEPT SELECT oid FROM tree) o" : "tree");
+                     which == PEN_TABLES_LEFT_OUT
+                         ? "(SELECT oid FROM whole EXCEPT SELECT oid FROM tree) o"
+                         : "tree");
     char *query = pen_text_take(&text);
     ok = ok && pen_pgconn_exec(source, "list the tables", query, 0, NULL, &res, err);
     if (ok) {
@@ -405,7 +410,7 @@ bool pen_publication_check(pen_pgconn *source, const pen_options *options, pen_e
     pen_text sql = {0};
     pen_text difference = {0};
     pen_pgresult *res = NULL;
-    bool ok = add_chosen(source, options, &sql, err);
+    bool ok = add_chosen(source, options, "'p'", &sql, err);
     char *chosen = pen_text_take(&sql);
     pen_text_appendf(&difference, DIFFERENCE_FORMAT, chosen);
     char *query = pen_text_take(&difference);

@@ -18,10 +18,15 @@ PEN_MUST_CHECK bool pen_publication_exists(pen_pgconn *source, const char *publi
 PEN_MUST_CHECK bool pen_publication_create(pen_pgconn *source, const pen_options *options,
                                            pen_error *err);
 
-/* The OIDs of the chosen tables, their partitions included, or of those that the filters leave out;
- * rising. The array is given. */
+typedef enum pen_table_list {
+    PEN_TABLES_CHOSEN,   /* unlogged ones, too, though no publication can have them */
+    PEN_TABLES_LEFT_OUT, /* by the filters */
+    PEN_TABLES_UNLOGGED  /* those of the chosen ones */
+} pen_table_list;
+
+/* The OIDs of such tables, their partitions included; rising. The array is given. */
 PEN_MUST_CHECK bool pen_publication_list(pen_pgconn *source, const pen_options *options,
-                                         bool left_out, uint32_t **oids, size_t *count,
+                                         pen_table_list which, uint32_t **oids, size_t *count,
                                          pen_error *err);
 
 /* Checks one that is there: with filters, that it publishes just the chosen tables; without, warns

@@ -1,6 +1,6 @@
 #include "apply/schema.h"
 
-#include "apply/checks.h"
+#include "apply/check_roles.h"
 #include "apply/publication.h"
 #include "core/kill_point.h"
 #include "core/log.h"
@@ -137,9 +137,10 @@ static bool choose(pen_migration *migration, pen_dump *dump, pen_error *err)
     uint32_t *left_out = NULL;
     size_t chosen_count = 0;
     size_t left_out_count = 0;
-    bool ok =
-        pen_publication_list(migration->source, options, false, &chosen, &chosen_count, err) &&
-        pen_publication_list(migration->source, options, true, &left_out, &left_out_count, err);
+    bool ok = pen_publication_list(migration->source, options, PEN_TABLES_CHOSEN, &chosen,
+                                   &chosen_count, err) &&
+              pen_publication_list(migration->source, options, PEN_TABLES_LEFT_OUT, &left_out,
+                                   &left_out_count, err);
     if (ok) {
         pen_dump_choose(dump, options->table.count + options->schema.count > 0, chosen,
                         chosen_count, left_out, left_out_count);
@@ -180,7 +181,7 @@ bool pen_schema_record(pen_migration *migration, pen_error *err)
     char *file = pen_text_take(&path);
     bool ok = pen_dump_find(migration->options, pen_pgconn_server_version(migration->source),
                             &programs, err) &&
-              pen_checks_roles(migration, &owners, &grants, err) &&
+              pen_check_roles(migration, false, &owners, &grants, err) &&
               pen_dump_schema(migration->options, &programs, file, owners, grants, &dump, err) &&
               choose(migration, &dump, err) &&
               read_index_sizes(migration->source, &sizes, &size_count, err) &&
@@ -240,8 +241,8 @@ void pen_schema_items_deinit(pen_schema_items *items)
 /* True where the target may refuse an object and nothing is lost but what is named then. */
 static bool may_be_refused(const pen_schema_item *item)
 {
-    static const char *const kinds[] = {"COMMENT",        "ACL",           "DEFAULT ACL",
-                                        "SECURITY LABEL", "EVENT TRIGGER", "SCHEMA"};
+    static const char *const kinds[] = {"COMMENT",       "ACL",    "DEFAULT ACL", "SECURITY LABEL",
+                                        "EVENT TRIGGER", "SCHEMA", "POLICY"};
     for (size_t i = 0; i < PEN_COUNTOF(kinds); i++) {
         if (strcmp(item->kind, kinds[i]) == 0) {
             return true;
@@ -263,7 +264,9 @@ static bool run_item(pen_pgconn *target, const pen_schema_item *item, pen_error 
     if (pen_pgconn_exec(target, what, item->sql, 0, NULL, NULL, err)) {
         return pen_pgconn_exec(target, what, "RELEASE one", 0, NULL, NULL, err);
     }
-    if (err->kind == PEN_ERROR_RETRY) {
+    /* A policy may lack the roles that it is for, and nothing else. */
+    bool policy = strcmp(item->kind, "POLICY") == 0;
+    if (err->kind == PEN_ERROR_RETRY || (policy && strcmp(err->sqlstate, "42704") != 0)) {
         return false;
     }
     bool is_there = strcmp(err->sqlstate, "42P06") == 0 || strcmp(err->sqlstate, "42710") == 0;

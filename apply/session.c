@@ -74,6 +74,13 @@ bool pen_session_plan_freely(pen_pgconn *conn, pen_error *err)
                            0, NULL, NULL, err);
 }
 
+bool pen_session_plan_once(pen_pgconn *conn, pen_error *err)
+{
+    return pen_pgconn_exec(conn, "set up the session",
+                           "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_material",
+                           0, NULL, NULL, err);
+}
+
 bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err)
 {
     *may = pen_pgconn_exec(conn, "set session_replication_role",

@@ -25,6 +25,10 @@ PEN_MUST_CHECK bool pen_session_open(const pen_session_options *options, pen_pgc
  * need the joins and scans that the statements for rows must not use. */
 PEN_MUST_CHECK bool pen_session_plan_freely(pen_pgconn *conn, pen_error *err);
 
+/* Lets it plan queries over the catalogs that it keeps prepared: once, without their values, and by
+ * indexes also while the catalogs are small. */
+PEN_MUST_CHECK bool pen_session_plan_once(pen_pgconn *conn, pen_error *err);
+
 /* Asks on an open session whether this user may set session_replication_role (superusers, and those
  * granted it from PostgreSQL 15 on; not on Neon). */
 PEN_MUST_CHECK bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err);

@@ -12,9 +12,14 @@
 /* For the second question to a server that refused a connection. */
 #define ASK_WITHIN_US (5 * 1000 * 1000)
 
+/* Queries that a connection keeps prepared. */
+#define PREPARED_MOST 8
+
 struct pen_pgconn {
     PGconn *pg;
     const char *side;
+    const char *prepared[PREPARED_MOST]; /* static strings, told apart by their addresses */
+    unsigned prepared_count;
     pen_parker *parker; /* NULL: waits in libpq, and cannot be stopped */
     const pen_cell *stop;
     uint64_t stop_at;
@@ -466,16 +471,9 @@ static bool wait_for_answer(pen_pgconn *conn, const char *what, pen_error *err)
     return true;
 }
 
-/* PQexec by hand: the last result, or the first that is an error. */
-static bool exec_stoppable(pen_pgconn *conn, const char *what, const char *sql, int value_count,
-                           const char *const *values, PGresult **last, pen_error *err)
+/* PQexec's second half by hand: the last result, or the first that is an error. */
+static bool await_stoppable(pen_pgconn *conn, const char *what, PGresult **last, pen_error *err)
 {
-    int sent = value_count == 0
-                   ? PQsendQuery(conn->pg, sql)
-                   : PQsendQueryParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
-    if (sent != 1) {
-        return pen_pgconn_error(conn, what, err);
-    }
     for (;;) {
         if (!wait_for_answer(conn, what, err)) {
             PQclear(*last);
@@ -492,19 +490,19 @@ static bool exec_stoppable(pen_pgconn *conn, const char *what, const char *sql, 
     }
 }
 
-bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int value_count,
-                     const char *const *values, pen_pgresult **result, pen_error *err)
+static bool exec_stoppable(pen_pgconn *conn, const char *what, const char *sql, int value_count,
+                           const char *const *values, PGresult **last, pen_error *err)
 {
-    PGresult *res = NULL;
-    if (conn->parker != NULL) {
-        if (!exec_stoppable(conn, what, sql, value_count, values, &res, err)) {
-            return false;
-        }
-    } else if (value_count == 0) {
-        res = PQexec(conn->pg, sql);
-    } else {
-        res = PQexecParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
-    }
+    int sent = value_count == 0
+                   ? PQsendQuery(conn->pg, sql)
+                   : PQsendQueryParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
+    return sent == 1 ? await_stoppable(conn, what, last, err) : pen_pgconn_error(conn, what, err);
+}
+
+/* Gives the result, or makes the error that it is; NULL is the connection's own error. */
+static bool judge(pen_pgconn *conn, const char *what, PGresult *res, pen_pgresult **result,
+                  pen_error *err)
+{
     if (res == NULL) {
         return pen_pgconn_error(conn, what, err);
     }
@@ -523,6 +521,68 @@ bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int va
         pen_pgresult_clear(given);
     }
     return true;
+}
+
+bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int value_count,
+                     const char *const *values, pen_pgresult **result, pen_error *err)
+{
+    PGresult *res = NULL;
+    if (conn->parker != NULL) {
+        if (!exec_stoppable(conn, what, sql, value_count, values, &res, err)) {
+            return false;
+        }
+    } else if (value_count == 0) {
+        res = PQexec(conn->pg, sql);
+    } else {
+        res = PQexecParams(conn->pg, sql, value_count, NULL, values, NULL, NULL, 0);
+    }
+    return judge(conn, what, res, result, err);
+}
+
+/* The name under which a query is prepared, now or before. */
+static bool prepare_once(pen_pgconn *conn, const char *what, const char *sql, char name[16],
+                         pen_error *err)
+{
+    PGresult *res = NULL;
+    unsigned i = 0;
+    while (i < conn->prepared_count && conn->prepared[i] != sql) {
+        i++;
+    }
+    snprintf(name, 16, "again%u", i);
+    if (i < conn->prepared_count) {
+        return true;
+    }
+    PEN_ASSERT(i < PREPARED_MOST);
+    if (conn->parker == NULL) {
+        res = PQprepare(conn->pg, name, sql, 0, NULL);
+    } else if (PQsendPrepare(conn->pg, name, sql, 0, NULL) != 1) {
+        return pen_pgconn_error(conn, what, err);
+    } else if (!await_stoppable(conn, what, &res, err)) {
+        return false;
+    }
+    if (!judge(conn, what, res, NULL, err)) {
+        return false;
+    }
+    conn->prepared[conn->prepared_count++] = sql;
+    return true;
+}
+
+bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const char *sql, int value_count,
+                           const char *const *values, pen_pgresult **result, pen_error *err)
+{
+    PGresult *res = NULL;
+    char name[16];
+    if (!prepare_once(conn, what, sql, name, err)) {
+        return false;
+    }
+    if (conn->parker == NULL) {
+        res = PQexecPrepared(conn->pg, name, value_count, values, NULL, NULL, 0);
+    } else if (PQsendQueryPrepared(conn->pg, name, value_count, values, NULL, NULL, 0) != 1) {
+        return pen_pgconn_error(conn, what, err);
+    } else if (!await_stoppable(conn, what, &res, err)) {
+        return false;
+    }
+    return judge(conn, what, res, result, err);
 }
 
 void pen_pgresult_clear(pen_pgresult *result)

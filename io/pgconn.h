@@ -67,6 +67,12 @@ PEN_MUST_CHECK bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const ch
                                     int value_count, const char *const *values,
                                     pen_pgresult **result, pen_error *err);
 
+/* The same for a query that is run again and again: the connection keeps it prepared. `sql` is a
+ * static string, one of few. */
+PEN_MUST_CHECK bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const char *sql,
+                                          int value_count, const char *const *values,
+                                          pen_pgresult **result, pen_error *err);
+
 void pen_pgresult_clear(pen_pgresult *result); /* NULL is nothing */
 int pen_pgresult_rows(const pen_pgresult *result);
 /* NUL-terminated text, borrowed; NULL for NULL. `column` by number or by name; an unknown name

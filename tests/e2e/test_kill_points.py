@@ -1,17 +1,14 @@
 """Killed at a named place, for which the binary must be built with PEN_KILL_POINTS: the next run goes on, and in the
 end the target equals the source."""
 
-import os
-import pathlib
 import random
 import signal
 
 import pytest
 
-from lib.program import DONE, binary
+from lib.points import HAS_POINTS, needs_points
+from lib.program import DONE
 
-HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
-needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
 TABLES = ("CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE big (id int PRIMARY KEY, a text);"
           "CREATE TABLE events (n int); ALTER TABLE events REPLICA IDENTITY FULL")
 

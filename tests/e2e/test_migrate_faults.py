@@ -1,33 +1,15 @@
 """A migration that loses a server or its snapshot, or the tables that it copies: in the end both sides are equal."""
 
-import os
-import pathlib
 import signal
 
 import psycopg2
 import pytest
 
 from lib.cluster import Cluster
-from lib.everything import (FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions, same_rows,
-                            sequences_are_beyond)
-from lib.program import DONE, USAGE, binary, wait_until
-
-HAS_POINTS = b"PENSTOCK_KILL_AT" in pathlib.Path(binary()).read_bytes() if os.path.exists(binary()) else False
-needs_points = pytest.mark.skipif(not HAS_POINTS, reason="this binary was built without PEN_KILL_POINTS")
-
-
-def migrate(pair, *extra, **changed):
-    return pair.penstock.start(*extra, command="migrate", **changed)
-
-
-def finish(pair, timeout=180):
-    """Goes on to the end of what the source has by now, and cuts over; everything must be equal then."""
-    migrate(pair, "--stop-when-caught-up").wait(timeout, DONE)
-    pair.penstock.start("--fence", "none", command="cutover").wait(timeout, DONE)
-    rows = same_rows(pair)
-    same_definitions(pair)
-    sequences_are_beyond(pair, 1000)
-    return rows
+from lib.everything import FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions
+from lib.migration import finish, migrate, wait_phase
+from lib.points import needs_points
+from lib.program import DONE, FAILED, USAGE, wait_until
 
 
 @needs_points
@@ -110,8 +92,7 @@ def test_a_server_restarts_during_the_copy(own_clusters, make_pair, which):
         for connection in pair.connections:
             connection.close()
         pair.source, pair.target = pair.connect(pair.source_cluster), pair.connect(pair.target_cluster)
-        wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 120)
-        assert run.running, run.stderr[-3000:]
+        wait_phase(pair, ("stream", "ready"), run, 120)
         run.stop()
     finish(pair)
 
@@ -128,8 +109,7 @@ def test_the_snapshot_is_lost_alone(pair):
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
             " AND application_name LIKE '%%snapshot'", (pair.name,))
         assert ended == [(True,)]
-        wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 120)
-        assert run.running, run.stderr[-3000:]
+        wait_phase(pair, ("stream", "ready"), run, 120)
         assert fences(pair) > 0
         assert "the snapshot is gone" in run.stderr
         run.stop()
@@ -156,8 +136,7 @@ def test_a_table_is_rewritten_during_the_copy(pair, how):
     blocker.rollback()
     pair.on_source("INSERT INTO moved SELECT i, i, 'new' FROM generate_series(30001, 30100) i")
     pair.on_source("UPDATE moved SET v = 'late' WHERE id % 7 = 1")
-    wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 90)
-    assert run.running, run.stderr[-3000:]
+    wait_phase(pair, ("stream", "ready"), run, 90)
     assert "was rewritten or emptied" in run.stderr
     run.stop()
     pair.penstock.start("--stop-when-caught-up", command="migrate").wait(60, DONE)
@@ -172,11 +151,30 @@ def test_a_table_is_dropped_during_the_copy(pair):
     wait_until(lambda: phase(pair) == "copy" or not run.running)
     pair.on_source("UPDATE goes SET v = 'y'")
     pair.on_source("DROP TABLE goes")
-    wait_until(lambda: not run.running or phase(pair) in ("stream", "ready"), 90)
-    assert run.running, run.stderr[-3000:]
+    wait_phase(pair, ("stream", "ready"), run, 90)
     run.stop()
     pair.penstock.start("--stop-when-caught-up", command="migrate").wait(60, DONE)
     assert pair.same(["stays"]) == 8000
+
+
+@needs_points
+@pytest.mark.parametrize("how", ["DROP TABLE goes", "ALTER TABLE goes RENAME TO gone"])
+def test_a_table_goes_between_the_slot_and_the_copy(pair, how):
+    """Its changes come behind the slot, and are of rows that no copy has brought."""
+    pair.on_source("CREATE TABLE stays (id int PRIMARY KEY, v text); CREATE TABLE goes (id int PRIMARY KEY, v text);"
+                   "INSERT INTO stays SELECT i, 'x' FROM generate_series(1, 100) i; INSERT INTO goes TABLE stays")
+    run = migrate(pair, env={"PENSTOCK_KILL_AT": "phase-entered:3"})
+    assert run.wait(60) == -signal.SIGKILL and phase(pair) == "copy"
+    pair.on_source("UPDATE goes SET v = 'y' WHERE id < 50; DELETE FROM goes WHERE id > 90; UPDATE stays SET v = 'y'")
+    pair.on_source(how)
+    if "RENAME" in how:
+        run = migrate(pair)
+        run.wait(60, FAILED)
+        assert "public.gone is missing" in run.the_error()
+        pair.on_target("CREATE TABLE gone (id int PRIMARY KEY, v text)")
+        pair.on_source("DELETE FROM gone WHERE id < 5")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == (186 if "RENAME" in how else 100)
 
 
 def test_an_index_that_cannot_be_built_is_named_and_built_later(pair):
