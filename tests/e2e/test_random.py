@@ -54,11 +54,12 @@ class Scenario:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "options")
 
 
-def may_end(error):
+def may_end(run):
     """The source needs a moment to see that the one before is gone; a cancel can take a transaction whole, and meet a
     start, before there is anything to go on with."""
+    error = run.the_error()
     return ("is in use by" in error or "rolled back as a whole" in error
-            or error.startswith("cannot prepare a statement: canceling statement"))
+            or ("canceling statement due to user request" in error and "checkpoints by" not in run.stderr))
 
 
 class Watcher(threading.Thread):
@@ -126,7 +127,7 @@ class Keeper(threading.Thread):
                 while run_.running and not self.over.is_set() and time.monotonic() < deadline:
                     time.sleep(0.005)
                 if not run_.running:
-                    assert run_.process.returncode == FAILED and may_end(run_.the_error()), run_.stderr
+                    assert run_.process.returncode == FAILED and may_end(run_), run_.stderr
                 elif self.scenario.mode == "killed" or self.random.random() < 0.5:
                     run_.kill(signal.SIGKILL)
                     run_.wait(10)
@@ -148,7 +149,7 @@ def catch_up(pair, scenario, **end):
     while True:
         run = pair.penstock.start(*([] if end else ["--stop-when-caught-up"]), **scenario.options, **end)
         code = run.wait(120)
-        if code == DONE or not may_end(run.the_error()) or time.monotonic() > deadline:
+        if code == DONE or not may_end(run) or time.monotonic() > deadline:
             assert code == DONE, run.stderr[-4000:]
             return
         time.sleep(0.05)
