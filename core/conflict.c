@@ -38,11 +38,12 @@
  *
  * Every answer is below k, so a bound names an earlier batch, and waits can form no circle.
  *
- * A worker picks one threshold T for its batch: any batch that has committed, or 0. First it runs
- * the changes with bound <= T in their order; then, when the batch that the largest bound names has
- * committed, the others in theirs. Take c before d in conflict.
- * - In one batch: by (2) bound(c) <= bound(d). If d runs in the first wave, so does c, and in
- * order. If d runs in the second, c runs in the first, or in the second and in order.
+ * A worker brings its batch in waves. For the first it picks a threshold T, any batch that has
+ * committed, or 0, and runs the changes with bound <= T in their order; for each further one a
+ * larger T that has committed, and runs what has not run and has bound <= T; the last one, when the
+ * batch that the largest bound names has committed, runs the rest. Take c before d in conflict.
+ * - In one batch: by (2) bound(c) <= bound(d). In the wave that d runs in, c runs before it, or has
+ *   run already.
  * - In batches b < k: either b had committed when d was noted; or bound(d) >= b by (1), and d runs
  *   after a batch at or past b committed, so after b did. And c never waits for d: see above.
  *

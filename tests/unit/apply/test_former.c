@@ -261,8 +261,7 @@ static void run_wave(world *w, worker *me, phase next)
         size_t at = me->at++;
         uint64_t threshold = w->wrong == MISTAKE_THRESHOLD ? w->committed : me->threshold;
         bool is_free = w->steps[at].chg->bound <= threshold;
-        bool mine = me->phase == PHASE_FREE ? is_free : !w->steps[at].has_run;
-        if (mine) {
+        if (!w->steps[at].has_run && (me->phase == PHASE_BOUND || is_free)) {
             run_step(w, at);
             return;
         }
@@ -308,7 +307,12 @@ static void go_on(world *w, worker *me)
         run_wave(w, me, PHASE_WAIT);
         break;
     case PHASE_WAIT:
-        me->phase = may_run_bound(w, me) ? PHASE_BOUND : PHASE_WAIT;
+        if (w->committed > me->threshold && percent(w, 30)) {
+            me->threshold = w->committed; /* one more wave */
+            me->phase = PHASE_FREE;
+        } else {
+            me->phase = may_run_bound(w, me) ? PHASE_BOUND : PHASE_WAIT;
+        }
         break;
     case PHASE_BOUND:
         run_wave(w, me, PHASE_DONE);
