@@ -267,7 +267,7 @@ def test_rows_that_take_long(pair, dispatchers):
     done = pair.penstock.catch_up(workers=workers, dispatchers=dispatchers).finished()
     assert pair.same() == count + 7
     # One after the other they take 15 s and more.
-    assert done["seconds"] < count * 0.005 / 4
+    assert done["seconds"] < count * 0.005 / 2
     assert done["batches"] >= 2 * workers
     assert done["batch_transactions_p50"] <= 100
     # Who goes too early meets locks, and must let go of its own.
