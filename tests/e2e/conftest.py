@@ -55,6 +55,20 @@ def clusters():
 
 
 @pytest.fixture
+def own():
+    """Makes servers for one test."""
+    made = []
+
+    def make(name, **settings):
+        made.append(Cluster("own-" + name, settings={k: str(v) for k, v in settings.items()}))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.remove()
+
+
+@pytest.fixture
 def make_pair(clusters, tmp_path):
     """For tests that need a certain role on the target, or more than one pair."""
     made = []

@@ -8,24 +8,9 @@ import subprocess
 
 import pytest
 
-from lib.cluster import Cluster
 from lib.program import FAILED, wait_until
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, a text)"
-
-
-@pytest.fixture
-def own(request):
-    """Makes servers for one test."""
-    made = []
-
-    def make(name, **settings):
-        made.append(Cluster("own-" + name, settings={k: str(v) for k, v in settings.items()}))
-        return made[-1]
-
-    yield make
-    for cluster in made:
-        cluster.remove()
 
 
 class Stopped:

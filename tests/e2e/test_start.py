@@ -6,26 +6,11 @@ import time
 import psycopg2
 import pytest
 
-from lib.cluster import Cluster
 from lib.program import DONE, FAILED, STOPPED, wait_until
 from lib.proxy import Doorman
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY)"
 SIDES = pytest.mark.parametrize("side", ["source", "target"])
-
-
-@pytest.fixture
-def own():
-    """Makes servers for one test."""
-    made = []
-
-    def make(name, **settings):
-        made.append(Cluster("own-" + name, settings={k: str(v) for k, v in settings.items()}))
-        return made[-1]
-
-    yield make
-    for cluster in made:
-        cluster.remove()
 
 
 def begin(pair):
