@@ -90,6 +90,8 @@ REFRESH MATERIALIZED VIEW over_totals;
 
 NOT_REPLICATED = {"scratch"}
 
+TRIED_AGAIN = {"40P01", "40001", "23505"}  # deadlock, serialization, somebody else's key
+
 
 class Writers:
     """Clients that change everything all the time, until stopped; each commit is a whole."""
@@ -166,14 +168,15 @@ class Writers:
                     else:
                         connection.commit()
                         self.committed += 1
-                except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-                    if getattr(error, "pgcode", None) in ("40P01", "40001"):
-                        connection.rollback()
-                    else:  # the server restarts
-                        connection = None
+                except psycopg2.Error as error:
+                    # How a lost connection shows depends on what it was lost in: not always as an OperationalError.
+                    if connection is None or connection.closed or (error.pgcode or "57")[:2] == "57":
+                        connection = None  # the server restarts
                         self.stopping.wait(0.1)
-                except psycopg2.errors.UniqueViolation:
-                    connection.rollback()
+                    elif error.pgcode in TRIED_AGAIN:
+                        connection.rollback()
+                    else:
+                        raise
         except Exception as error:  # pylint: disable=broad-except
             self.failure = error
 
