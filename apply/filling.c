@@ -16,11 +16,11 @@ static uint64_t smaller(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-void pen_filling_init(pen_filling *filling, const pen_batch_limits *limits, uint64_t memory,
-                      unsigned workers)
+void pen_filling_init(pen_filling *filling, const pen_batch_limits *limits, unsigned percent,
+                      uint64_t memory, unsigned workers)
 {
     filling->limits = *limits;
-    filling->near_fill = pen_batch_fill(limits, PEN_BATCH_FILL_PERCENT, memory, workers);
+    filling->near_fill = pen_batch_fill(limits, percent, memory, workers);
     filling->far_fill = pen_batch_fill(limits, 100, memory, workers);
     pen_cell_init(&filling->row_ns, 0);
     pen_cell_init(&filling->trip_us, 0);

@@ -30,10 +30,10 @@ typedef struct pen_filling {
     pen_cell trip_us;           /* a round trip to the target */
 } pen_filling;
 
-/* Main. `memory`: bytes for all that is on the way, of which each of `workers` must be able to have
- * a batch. */
-void pen_filling_init(pen_filling *filling, const pen_batch_limits *limits, uint64_t memory,
-                      unsigned workers);
+/* Main. `percent` of `limits` is enough with a target that is near. `memory`: bytes for all that is
+ * on the way, of which each of `workers` must be able to have a batch. */
+void pen_filling_init(pen_filling *filling, const pen_batch_limits *limits, unsigned percent,
+                      uint64_t memory, unsigned workers);
 
 /* Worker: a batch of `rows` changes took the target so long, microseconds, without the wait for its
  * turn, in `trips` round trips of which each takes `trip_us`. */

@@ -1,41 +1,16 @@
 #include "apply/simulate.h"
 
 #include "apply/former.h"
+#include "apply/handover.h"
 
 #include <stdlib.h>
-
-/* As in apply/worker.c: what goes out in one flight, and from where on changes are planned. */
-#define ONE_FLIGHT_CHANGES 64
-#define PLANNED_CHANGES    8
-
-/* As in apply/plan_steps.c: a statement for a set of rows is worth it from here on, below each row
- * is one; and what one set has at most. */
-#define SET_LEAST 8
-#define SET_ROWS  2000
-
-/* One change of the open batch. */
-typedef struct change {
-    uint64_t bound;
-    uint64_t row_hash;
-    uint64_t tag; /* the watcher's */
-    uint32_t table;
-    uint8_t kind;
-} change;
-
-/* What sending some changes costs. */
-typedef struct work {
-    double cpu;
-    double wait;
-    uint64_t rows; /* as the source counts them */
-    uint64_t sent; /* rows, when changes of one row have become one */
-    uint64_t statements;
-} work;
 
 typedef enum phase {
     PHASE_IDLE,
     PHASE_FREE_CPU,
     PHASE_FREE_WAIT,
-    PHASE_TURN, /* waits until the batch before has committed */
+    PHASE_EARLIER, /* waits until an earlier batch has committed */
+    PHASE_TURN,    /* waits until the batch before has committed */
     PHASE_TAIL_CPU,
     PHASE_TAIL_WAIT
 } phase;
@@ -46,9 +21,16 @@ typedef struct worker {
     double began; /* of this phase, by the clock */
     double cost;  /* of this phase, were the processors its own */
     uint64_t batch;
-    bool alone;  /* all of it goes out at its turn, in one flight */
-    work beside; /* what it sends beside other batches, without round trips */
-    work tail;   /* what it sends at its turn, without the batch's own costs */
+    bool alone;    /* all of it goes out at its turn, in one flight */
+    bool is_large; /* it has no changes: `now` is all of it */
+    uint64_t from; /* what is bound to an earlier batch is there */
+    uint64_t awaits;
+    double took; /* without waiting for others */
+    unsigned trips;
+    pen_price now; /* what is being sent, without the batch's own costs and round trips */
+    pen_priced_change *changes;
+    size_t change_count;
+    size_t change_capacity;
     pen_path path;
 } worker;
 
@@ -70,18 +52,11 @@ struct pen_simulation {
     pen_batch *open; /* NULL: none */
     bool offered;
     pen_path taken_path; /* of the batch that was taken last */
-    change *changes;
+    pen_priced_change *changes;
     size_t change_count;
     size_t change_capacity;
-    work large; /* of a large transaction, which has no changes */
-    /* distinct rows of a wave: open addressing, by stamp so that nothing is cleared */
-    uint64_t *seen;
-    uint32_t *seen_stamp;
-    size_t seen_size;
-    uint32_t stamp;
-    /* statements of a wave: rows of each (table, kind) */
-    uint64_t *group_rows;
-    size_t group_count;
+    pen_price large; /* of a large transaction, which has no changes */
+    pen_pricer *pricer;
     double busy;
     pen_simulated result;
     worker workers[];
@@ -95,6 +70,7 @@ pen_simulation *pen_simulation_create(const pen_simulation_options *options, con
     sim->options = *options;
     sim->costs = costs;
     sim->watcher = watcher;
+    sim->pricer = pen_pricer_create(costs);
     sim->former = pen_former_create(options->conflict_memory, &options->limits, PEN_LSN_NONE);
     return sim;
 }
@@ -115,140 +91,12 @@ void pen_simulation_destroy(pen_simulation *sim)
         free_batch(sim->open);
     }
     pen_former_destroy(sim->former);
+    pen_pricer_destroy(sim->pricer);
     free(sim->changes);
-    free(sim->seen);
-    free(sim->seen_stamp);
-    free(sim->group_rows);
+    for (unsigned i = 0; i < sim->options.workers; i++) {
+        free(sim->workers[i].changes);
+    }
     free(sim);
-}
-
-/* ---- what sending costs ---- */
-
-static double latency_of(const pen_costs *costs, uint32_t table)
-{
-    return table < costs->table_count && costs->row_latency != NULL ? costs->row_latency[table] : 0;
-}
-
-/* Makes room to tell `count` rows apart. */
-static void begin_wave(pen_simulation *sim, size_t count)
-{
-    size_t size = 64;
-    while (size < 2 * count) {
-        size *= 2;
-    }
-    if (size > sim->seen_size) {
-        free(sim->seen);
-        free(sim->seen_stamp);
-        sim->seen = pen_calloc(size, sizeof(*sim->seen));
-        sim->seen_stamp = pen_calloc(size, sizeof(*sim->seen_stamp));
-        sim->seen_size = size;
-        sim->stamp = 0;
-    }
-    sim->stamp++;
-    for (size_t i = 0; i < sim->group_count; i++) {
-        sim->group_rows[i] = 0;
-    }
-}
-
-/* True for the first change of a row in this wave, and for each whose row is not known. */
-static bool is_first(pen_simulation *sim, uint64_t row_hash)
-{
-    size_t mask = sim->seen_size - 1;
-    size_t at = row_hash & mask;
-    if (row_hash == 0) {
-        return true;
-    }
-    while (sim->seen_stamp[at] == sim->stamp) {
-        if (sim->seen[at] == row_hash) {
-            return false;
-        }
-        at = (at + 1) & mask;
-    }
-    sim->seen_stamp[at] = sim->stamp;
-    sim->seen[at] = row_hash;
-    return true;
-}
-
-static void count_in_group(pen_simulation *sim, const change *chg)
-{
-    size_t kind = chg->kind == PEN_CHANGE_INSERT ? 0 : chg->kind == PEN_CHANGE_UPDATE ? 1 : 2;
-    size_t group = (size_t)chg->table * 3 + kind;
-    if (group >= sim->group_count) {
-        sim->group_rows = pen_realloc(sim->group_rows, (group + 1) * sizeof(*sim->group_rows));
-        for (size_t i = sim->group_count; i <= group; i++) {
-            sim->group_rows[i] = 0;
-        }
-        sim->group_count = group + 1;
-    }
-    sim->group_rows[group]++;
-}
-
-static uint64_t statements_of(uint64_t rows, bool sets)
-{
-    return !sets || rows < SET_LEAST ? rows : (rows + SET_ROWS - 1) / SET_ROWS;
-}
-
-/* Of a change that is told of by itself. */
-static double row_cost(const pen_costs *costs)
-{
-    return costs->row + (costs->sets ? 0 : costs->statement);
-}
-
-/* The processor time of what is counted in `sum`. */
-static void price(work *sum, const pen_costs *costs)
-{
-    sum->cpu = (double)sum->sent * costs->row + (double)sum->statements * costs->statement;
-}
-
-/* The changes of one wave: those bound to nothing later than `threshold`, or the others. */
-static work measure_wave(pen_simulation *sim, bool free_ones, uint64_t threshold)
-{
-    const pen_costs *costs = sim->costs;
-    bool sets = costs->sets && sim->change_count >= PLANNED_CHANGES;
-    work sum = {0};
-    begin_wave(sim, sim->change_count);
-    for (size_t i = 0; i < sim->change_count; i++) {
-        const change *chg = &sim->changes[i];
-        if ((chg->bound <= threshold) != free_ones) {
-            continue;
-        }
-        sum.rows++;
-        if (sets && !is_first(sim, chg->row_hash)) {
-            continue; /* merged with the one before */
-        }
-        sum.sent++;
-        sum.wait += latency_of(costs, chg->table);
-        count_in_group(sim, chg);
-    }
-    for (size_t i = 0; i < sim->group_count; i++) {
-        sum.statements += statements_of(sim->group_rows[i], sets);
-    }
-    price(&sum, costs);
-    return sum;
-}
-
-static void tell_waiting(pen_simulation *sim, uint64_t threshold)
-{
-    const pen_simulation_watcher *watcher = sim->watcher;
-    for (size_t i = 0; watcher != NULL && i < sim->change_count; i++) {
-        const change *chg = &sim->changes[i];
-        if (chg->bound > threshold) {
-            watcher->waits(watcher->arg, chg->tag, chg->table,
-                           row_cost(sim->costs) + latency_of(sim->costs, chg->table));
-        }
-    }
-}
-
-static work measure_large(const pen_simulation *sim, const pen_played *played)
-{
-    uint64_t rows = played->txn->change_count;
-    /* By its parts, which are planned as batches are; what kinds its changes are is not known. */
-    work sum = {.rows = rows, .sent = rows, .statements = statements_of(rows, sim->costs->sets)};
-    price(&sum, sim->costs);
-    for (uint32_t i = 0; i < sim->costs->table_count; i++) {
-        sum.wait += (double)played->large_rows[i] * latency_of(sim->costs, i);
-    }
-    return sum;
 }
 
 /* ---- the clock ---- */
@@ -287,61 +135,116 @@ static void enter(pen_simulation *sim, worker *it, phase next, double cost)
 
 /* ---- the workers ---- */
 
-static void begin_tail(pen_simulation *sim, worker *it)
+/* Who was sent at its batch's turn because of what it is bound to. */
+static void tell_waiting(const pen_simulation *sim, const worker *it)
 {
-    enter(sim, it, PHASE_TAIL_CPU, it->tail.cpu + sim->costs->batch);
-}
-
-/* Its turn has come, or not yet. */
-static void reach_turn(pen_simulation *sim, worker *it)
-{
-    if (sim->committed == it->batch - 1) {
-        begin_tail(sim, it);
-    } else {
-        it->phase = PHASE_TURN;
+    const pen_simulation_watcher *watcher = sim->watcher;
+    for (size_t i = 0; watcher != NULL && !it->alone && i < it->change_count; i++) {
+        const pen_priced_change *chg = &it->changes[i];
+        if (chg->bound >= it->from) {
+            watcher->waits(watcher->arg, chg->tag, chg->table, pen_pricer_one(sim->pricer, chg));
+        }
     }
 }
 
-static void count_sent(pen_simulation *sim, const work *done)
+static void begin(pen_simulation *sim, worker *it, phase first, pen_wave wave)
 {
-    sim->result.sent_rows += done->sent;
-    sim->result.statements += done->statements;
+    if (!it->is_large) {
+        it->now = pen_pricer_wave(sim->pricer, it->changes, it->change_count, wave);
+    }
+    sim->result.sent_rows += it->now.sent;
+    sim->result.statements += it->now.statements;
+    it->trips++;
+    it->from = wave.to + 1;
+    enter(sim, it, first, it->now.cpu + (first == PHASE_TAIL_CPU ? sim->costs->batch : 0));
+}
+
+/* All that remains, and COMMIT. */
+static void begin_tail(pen_simulation *sim, worker *it)
+{
+    tell_waiting(sim, it);
+    begin(sim, it, PHASE_TAIL_CPU, (pen_wave){it->from, UINT64_MAX});
+    *(it->is_large ? &sim->result.large_rows
+      : it->alone  ? &sim->result.free_rows
+                   : &sim->result.bound_rows) += it->now.rows;
+}
+
+/* What need not wait any more, though the turn has not come. */
+static void begin_wave(pen_simulation *sim, worker *it)
+{
+    begin(sim, it, PHASE_FREE_CPU, (pen_wave){it->from, sim->committed});
+    sim->result.free_rows += it->now.rows;
+}
+
+/* The batch that is worth waiting for before the turn; 0 for none. */
+static uint64_t worth_waiting_for(const pen_simulation *sim, const worker *it)
+{
+    uint32_t counts[PEN_HOLDERS] = {0};
+    uint64_t worth = sim->options.filling == NULL ? 0 : pen_waves_worth(sim->options.filling);
+    if (worth == 0 || !pen_waves_may_be(it->batch, it->change_count, it->from, worth)) {
+        return 0;
+    }
+    for (size_t i = 0; i < it->change_count; i++) {
+        uint64_t bound = it->changes[i].bound;
+        if (bound >= it->from && bound <= it->batch - 2) {
+            PEN_ASSERT(bound - it->from < PEN_HOLDERS);
+            counts[bound - it->from]++;
+        }
+    }
+    return pen_waves_next(counts, it->batch, it->from, worth);
+}
+
+/* Goes on as far as what has committed allows. */
+static void go_on(pen_simulation *sim, worker *it)
+{
+    if (sim->committed == it->batch - 1) {
+        begin_tail(sim, it);
+        return;
+    }
+    it->awaits = it->is_large ? 0 : worth_waiting_for(sim, it);
+    if (it->awaits != 0 && it->awaits <= sim->committed) {
+        begin_wave(sim, it);
+    } else {
+        it->phase = it->awaits != 0 ? PHASE_EARLIER : PHASE_TURN;
+    }
+}
+
+static void take_changes(pen_simulation *sim, worker *it)
+{
+    pen_priced_change *changes = it->changes;
+    size_t capacity = it->change_capacity;
+    it->changes = sim->changes;
+    it->change_count = sim->change_count;
+    it->change_capacity = sim->change_capacity;
+    sim->changes = changes;
+    sim->change_count = 0;
+    sim->change_capacity = capacity;
 }
 
 /* Takes the open batch. `since`: what had to happen before. */
 static void take(pen_simulation *sim, worker *it, const pen_path *since)
 {
     pen_batch *batch = sim->open;
-    uint64_t threshold = sim->committed;
-    bool one_flight = threshold == batch->number - 1 && sim->change_count <= ONE_FLIGHT_CHANGES;
+    bool is_next = sim->committed == batch->number - 1;
+    take_changes(sim, it);
     it->batch = batch->number;
     it->path = *since;
-    it->beside = (work){0};
-    it->alone = batch->feed == NULL && one_flight;
+    it->is_large = batch->feed != NULL;
+    it->alone = !it->is_large && is_next && it->change_count <= PEN_ONE_FLIGHT_CHANGES;
+    it->now = sim->large;
+    it->from = 0;
+    it->took = 0;
+    it->trips = 0;
     sim->taken_path = *since;
     sim->result.batches++;
-    if (batch->feed != NULL) {
-        it->tail = sim->large;
-        sim->result.large_rows += it->tail.rows;
-        reach_turn(sim, it);
-    } else if (one_flight) {
-        it->tail = measure_wave(sim, true, UINT64_MAX);
-        sim->result.free_rows += it->tail.rows;
-        begin_tail(sim, it);
-    } else {
-        it->beside = measure_wave(sim, true, threshold);
-        it->tail = measure_wave(sim, false, threshold);
-        tell_waiting(sim, threshold);
-        sim->result.free_rows += it->beside.rows;
-        sim->result.bound_rows += it->tail.rows;
-        enter(sim, it, PHASE_FREE_CPU, it->beside.cpu);
-    }
-    count_sent(sim, &it->beside);
-    count_sent(sim, &it->tail);
     free_batch(batch);
     sim->open = NULL;
     sim->offered = false;
-    sim->change_count = 0;
+    if (it->is_large || it->alone) {
+        go_on(sim, it);
+    } else {
+        begin_wave(sim, it);
+    }
 }
 
 /* Its batch has committed: now it is the next one's turn, and it has time itself. */
@@ -351,11 +254,16 @@ static void commit(pen_simulation *sim, worker *it)
     sim->committed = it->batch;
     sim->committed_path = it->path;
     it->phase = PHASE_IDLE;
+    if (sim->options.filling != NULL && !it->is_large) {
+        pen_filling_learn(sim->options.filling, it->change_count, (int64_t)(it->took / 1000),
+                          it->trips, (int64_t)(sim->costs->round_trip / 1000));
+    }
     for (unsigned i = 0; i < sim->options.workers; i++) {
         worker *next = &sim->workers[i];
-        if (next->phase == PHASE_TURN && next->batch == sim->committed + 1) {
+        if ((next->phase == PHASE_TURN && next->batch == sim->committed + 1) ||
+            (next->phase == PHASE_EARLIER && next->awaits <= sim->committed)) {
             next->path = it->path;
-            begin_tail(sim, next);
+            go_on(sim, next);
         }
     }
     if (sim->open != NULL && sim->offered) {
@@ -373,27 +281,29 @@ static void end_phase(pen_simulation *sim, worker *it)
     sim->at_work -= is_cpu(it->phase);
     sim->busy += took;
     it->path.processors += took - it->cost;
+    it->took += took;
     switch (it->phase) {
     case PHASE_FREE_CPU:
         *rows += it->cost;
-        enter(sim, it, PHASE_FREE_WAIT, it->beside.wait + costs->round_trip);
+        enter(sim, it, PHASE_FREE_WAIT, it->now.wait + costs->round_trip);
         break;
     case PHASE_FREE_WAIT:
-        *rows += it->beside.wait;
+        *rows += it->now.wait;
         it->path.commits += costs->round_trip;
-        reach_turn(sim, it);
+        go_on(sim, it);
         break;
     case PHASE_TAIL_CPU:
-        *rows += it->tail.cpu;
+        *rows += it->now.cpu;
         it->path.commits += costs->batch;
-        enter(sim, it, PHASE_TAIL_WAIT, it->tail.wait + costs->round_trip);
+        enter(sim, it, PHASE_TAIL_WAIT, it->now.wait + costs->round_trip);
         break;
     case PHASE_TAIL_WAIT:
-        *rows += it->tail.wait;
+        *rows += it->now.wait;
         it->path.commits += costs->round_trip;
         commit(sim, it);
         break;
     case PHASE_IDLE:
+    case PHASE_EARLIER:
     case PHASE_TURN:
         PEN_ASSERT(false);
     }
@@ -499,15 +409,15 @@ static void note_changes(pen_simulation *sim, const pen_played *played)
                     pen_realloc(sim->changes, sim->change_capacity * sizeof(*sim->changes));
             }
             uint32_t key_count = played->keys.changes[i].key_count;
-            sim->changes[sim->change_count++] =
-                (change){.bound = chg->bound,
-                         .row_hash = played->changes[i].row_hash,
-                         .tag = watcher == NULL
-                                    ? 0
-                                    : watcher->note(watcher->arg, chg, keys, key_count,
-                                                    sim->open->number, chg->bound, sim->committed),
-                         .table = played->changes[i].table,
-                         .kind = played->changes[i].kind};
+            sim->changes[sim->change_count++] = (pen_priced_change){
+                .bound = chg->bound,
+                .row_hash = played->changes[i].row_hash,
+                .tag = watcher == NULL
+                           ? 0
+                           : watcher->note(watcher->arg, chg, keys, key_count, sim->open->number,
+                                           chg->bound, sim->committed),
+                .table = played->changes[i].table,
+                .kind = played->changes[i].kind};
             keys += key_count;
         }
     }
@@ -515,10 +425,17 @@ static void note_changes(pen_simulation *sim, const pen_played *played)
 
 static bool is_filled(const pen_simulation *sim)
 {
-    const pen_batch *batch = sim->open;
-    const pen_batch_limits *fill = &sim->options.fill;
-    return batch->feed != NULL || batch->txn_count >= fill->transactions ||
-           batch->change_count >= fill->rows || batch->bytes >= fill->bytes;
+    const pen_filling *filling = sim->options.filling;
+    pen_batch_limits enough = filling != NULL ? pen_filling_enough(filling) : sim->options.fill;
+    return sim->open->feed != NULL || pen_batch_is_full(sim->open, &enough);
+}
+
+/* The open batch takes no more, or not this one. */
+static bool has_no_room(const pen_simulation *sim, const pen_txn *txn)
+{
+    const pen_filling *filling = sim->options.filling;
+    pen_batch_limits most = filling != NULL ? pen_filling_most(filling) : sim->options.limits;
+    return pen_batch_is_full(sim->open, &most) || !pen_former_has_room(sim->former, sim->open, txn);
 }
 
 void pen_simulation_add(pen_simulation *sim, const pen_played *played)
@@ -529,7 +446,7 @@ void pen_simulation_add(pen_simulation *sim, const pen_played *played)
     if (txn->feed == NULL) {
         receive(sim, txn->change_count);
     }
-    if (sim->open != NULL && !pen_former_has_room(sim->former, sim->open, txn)) {
+    if (sim->open != NULL && has_no_room(sim, txn)) {
         wait_for_room(sim);
     }
     if (sim->open == NULL) {
@@ -541,7 +458,7 @@ void pen_simulation_add(pen_simulation *sim, const pen_played *played)
     if (txn->feed == NULL) {
         note_changes(sim, played);
     } else {
-        sim->large = measure_large(sim, played);
+        sim->large = pen_pricer_large(sim->pricer, played);
     }
     if (!sim->offered && is_filled(sim)) {
         offer(sim);

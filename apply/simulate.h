@@ -12,9 +12,10 @@
  * - An idle worker takes the open batch as soon as it is as full as `fill` says; the last one as it
  *   is.
  * - A worker sends what is bound to no batch later than those that had committed when it began, and
- *   waits for the answers: one round trip. When the batch before has committed it sends the rest
- *   with COMMIT: one more, and then it is the next one's turn. A small batch whose turn has come
- * when it is taken goes out in one flight.
+ *   waits for the answers: one round trip. Where more of it is bound to an earlier batch than the
+ *   one before, and worth it, it waits for that one and sends a further wave. When the batch before
+ *   has committed it sends the rest with COMMIT: one more, and then it is the next one's turn. A
+ *   small batch whose turn has come when it is taken goes out in one flight.
  * - A large transaction is a batch of its own, all of it sent at its turn.
  *
  * Processors are shared evenly: with more than `cores` at work each gets its share. So the clock is
@@ -23,26 +24,15 @@
 #ifndef PEN_APPLY_SIMULATE_H
 #define PEN_APPLY_SIMULATE_H
 
-#include "apply/playback.h"
-
-/* Nanoseconds. */
-typedef struct pen_costs {
-    double receive;            /* of a change before a worker has it: source, reader, dispatcher */
-    double row;                /* processor time of a row, on both ends of the connection */
-    double statement;          /* of a statement, whatever its rows */
-    double batch;              /* of a batch: BEGIN, the progress row, COMMIT, waking others */
-    double round_trip;         /* waiting */
-    const double *row_latency; /* waiting for each row, by table; NULL: none */
-    uint32_t table_count;      /* of row_latency; later tables have none */
-    unsigned cores;            /* shared by all; 0: enough */
-    bool sets; /* rows of one table and kind are one statement, and a row that changes often one
-                  row, as a run has it unless told otherwise; else each change is a statement */
-} pen_costs;
+#include "apply/filling.h"
+#include "apply/pricing.h"
 
 typedef struct pen_simulation_options {
     unsigned workers;
     pen_batch_limits limits;
     pen_batch_limits fill; /* a batch that has reached one of these is given to an idle worker */
+    pen_filling *filling;  /* instead of the two, borrowed: batches follow what rows take, and may
+                              have  further waves; NULL: neither */
     size_t conflict_memory;
 } pen_simulation_options;
 

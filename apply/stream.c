@@ -117,7 +117,8 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
     const pen_batch_limits limits = {.rows = options->batch_rows,
                                      .bytes = options->batch_bytes,
                                      .transactions = options->batch_transactions};
-    pen_filling_init(&made->filling, &limits, options->memory, made->worker_count);
+    pen_filling_init(&made->filling, &limits, PEN_BATCH_FILL_PERCENT, options->memory,
+                     made->worker_count);
     made->meter_count = 1 + options->dispatchers + options->workers;
     made->meters = pen_alloc_lines(made->meter_count * sizeof(*made->meters));
     for (size_t i = 0; i < made->meter_count; i++) {

@@ -3,21 +3,12 @@
 #include "apply/explain.h"
 #include "apply/large.h"
 #include "apply/replay.h"
+#include "apply/waves.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* A batch whose turn has come and that has at most so many changes goes out in one flight, all of
- * it guarding itself: one round trip. Above, the guards' own cost is more than the trip. */
-#define ONE_FLIGHT_CHANGES 64
-
-/* With fewer changes there is nothing to be planned. */
-#define PLANNED_CHANGES 8
-
-/* What must be gained by a wave between the first one and the turn. */
-#define WORTH_A_WAVE_US 5000
 
 /* The PID that the server knows the session by: what a proxy told at connect may be its own. Also
  * how long the round trip took. */
@@ -62,19 +53,11 @@ void pen_worker_deinit(pen_worker *worker)
     pen_parker_deinit(&worker->parker);
 }
 
-/* The changes of a batch that are bound to one of these batches, both included, in source order:
- * what goes to the target together. Waves go out with rising bounds, so that no two changes of one
- * key change places (core/conflict.c). */
-typedef struct wave {
-    uint64_t from;
-    uint64_t to;
-} wave;
-
 typedef struct wave_cursor {
     const pen_txn *txn;
     const pen_segment *seg;
     const pen_change *chg;
-    wave wave;
+    pen_wave wave;
 } wave_cursor;
 
 /* The next change of the wave, or NULL. */
@@ -102,7 +85,7 @@ static const pen_change *next_change(wave_cursor *at)
 }
 
 /* Sends the changes of one wave: a few as they come, more as they are planned. */
-static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, bool guarded,
+static bool send_wave(pen_worker *worker, const pen_batch *batch, pen_wave which, bool guarded,
                       pen_error *err)
 {
     wave_cursor at = {.txn = batch->first, .wave = which};
@@ -129,13 +112,13 @@ static bool send_wave(pen_worker *worker, const pen_batch *batch, wave which, bo
 static bool send_tail(pen_worker *worker, const pen_batch *batch, uint64_t from, pen_error *err)
 {
     pen_sender *sender = &worker->sender;
-    return send_wave(worker, batch, (wave){from, UINT64_MAX}, true, err) &&
+    return send_wave(worker, batch, (pen_wave){from, UINT64_MAX}, true, err) &&
            pen_sender_progress(sender, batch->last, batch->previous_commit_lsn, err) &&
            pen_sender_commit(sender, err);
 }
 
 /* Sends one wave and looks at its tags, before what commits it goes out. */
-static bool bring_wave(pen_worker *worker, const pen_batch *batch, wave which, pen_error *err)
+static bool bring_wave(pen_worker *worker, const pen_batch *batch, pen_wave which, pen_error *err)
 {
     return send_wave(worker, batch, which, false, err) &&
            pen_sender_drain(&worker->sender, false, err);
@@ -147,26 +130,17 @@ static bool bring_wave(pen_worker *worker, const pen_batch *batch, wave which, p
 static uint64_t worth_waiting_for(pen_worker *worker, const pen_batch *batch, uint64_t from)
 {
     uint32_t counts[PEN_HOLDERS] = {0};
-    uint64_t worth = pen_filling_rows_in(&worker->stream->filling, WORTH_A_WAVE_US);
-    worth = worth != 0 ? worth : PLANNED_CHANGES;
-    if (batch->number - from < 2 || batch->change_count < worth) {
+    uint64_t worth = pen_waves_worth(&worker->stream->filling);
+    if (!pen_waves_may_be(batch->number, batch->change_count, from, worth)) {
         return 0;
     }
-    /* Those bound to the batch before this one go out at its turn. */
     wave_cursor at = {.txn = batch->first, .wave = {from, batch->number - 2}};
     const pen_change *chg;
     while ((chg = next_change(&at)) != NULL) {
         PEN_ASSERT(chg->bound - from < PEN_HOLDERS);
         counts[chg->bound - from]++;
     }
-    uint64_t sum = 0;
-    for (uint64_t bound = from; bound < batch->number - 1; bound++) {
-        sum += counts[bound - from];
-        if (sum >= worth) {
-            return bound;
-        }
-    }
-    return 0;
+    return pen_waves_next(counts, batch->number, from, worth);
 }
 
 /* How a batch that does not go out in one flight comes to the target. */
@@ -196,7 +170,7 @@ static pen_turn come_to_turn(pen_worker *worker, const pen_batch *batch, advance
     uint64_t bound;
     uint64_t committed = pen_handover_committed(&worker->stream->handover);
     do {
-        *ok = bring_wave(worker, batch, (wave){so_far->from, committed}, err);
+        *ok = bring_wave(worker, batch, (pen_wave){so_far->from, committed}, err);
         if (!*ok) {
             return PEN_TURN_COME;
         }
@@ -223,7 +197,7 @@ static bool apply_batch(pen_worker *worker, const pen_batch *batch, bool *let_go
         return false;
     }
     if (pen_handover_committed(&worker->stream->handover) != batch->number - 1 ||
-        batch->change_count > ONE_FLIGHT_CHANGES) {
+        batch->change_count > PEN_ONE_FLIGHT_CHANGES) {
         switch (come_to_turn(worker, batch, &so_far, &ok, err)) {
         case PEN_TURN_COME:
             break;
@@ -245,7 +219,7 @@ static bool apply_batch(pen_worker *worker, const pen_batch *batch, bool *let_go
 
 bool pen_worker_plans(const pen_worker *worker, uint64_t change_count)
 {
-    return change_count >= PLANNED_CHANGES && worker->stream->options->apply == PEN_APPLY_SETS;
+    return change_count >= PEN_PLANNED_CHANGES && worker->stream->options->apply == PEN_APPLY_SETS;
 }
 
 void pen_worker_distrust(pen_worker *worker, const pen_error *err)

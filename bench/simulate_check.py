@@ -273,8 +273,8 @@ def check(source, target, folder, wanted):
         wanted.costs.write_text(json.dumps({"simulate": costs}, indent=2) + "\n")
     more = wanted.model.split()
     compare("Plain TPC-B", plain, captures["plain"], costs, wanted.repeat, [], more)
-    compare("A millisecond for each row of pgbench_accounts", slow, captures["slow"], costs, 1,
-            ["--batch-transactions", "50"], ["--row-latency", f"public.pgbench_accounts={sleep}", *more])
+    compare("A millisecond for each row of pgbench_accounts", slow, captures["slow"], costs, 1, [],
+            ["--row-latency", f"public.pgbench_accounts={sleep}", *more])
 
 
 if __name__ == "__main__":

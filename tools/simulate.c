@@ -25,6 +25,7 @@ typedef struct simulating {
     pen_playback *playback;
     pen_pgconn *catalog;
     pen_simulation *sims[PEN_FORECAST_RUNS];
+    pen_filling fillings[PEN_FORECAST_RUNS];
     pen_forecast forecast;
     uint32_t table_count;
 } simulating;
@@ -190,12 +191,13 @@ static bool open_all(simulating *it, pen_error *err)
                                   .asked_target = it->catalog != NULL,
                                   .hot = pen_hotspots_create()};
     for (size_t i = 0; i < PEN_FORECAST_RUNS; i++) {
-        const pen_simulation_options each = {
-            .workers = 1u << i,
-            .limits = batch,
-            .fill = pen_batch_fill(&batch, (unsigned)options->fill, options->memory, 1u << i),
-            .conflict_memory = options->conflict_memory};
+        const pen_simulation_options each = {.workers = 1u << i,
+                                             .limits = batch,
+                                             .filling = &it->fillings[i],
+                                             .conflict_memory = options->conflict_memory};
         bool is_last = i + 1 == PEN_FORECAST_RUNS;
+        pen_filling_init(&it->fillings[i], &batch, (unsigned)options->fill, options->memory,
+                         each.workers);
         it->forecast.workers[i] = each.workers;
         it->sims[i] = pen_simulation_create(
             &each, &it->costs, is_last ? pen_hotspots_watcher(it->forecast.hot) : NULL);

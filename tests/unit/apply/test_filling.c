@@ -7,7 +7,7 @@ static const pen_batch_limits limits = {.rows = 10000, .bytes = 4 << 20, .transa
 static pen_filling make(void)
 {
     pen_filling filling;
-    pen_filling_init(&filling, &limits, (uint64_t)512 << 20, 8);
+    pen_filling_init(&filling, &limits, PEN_BATCH_FILL_PERCENT, (uint64_t)512 << 20, 8);
     return filling;
 }
 
@@ -94,10 +94,10 @@ Test(filling, one_batch_that_was_held_up_changes_little_and_is_forgotten)
 Test(filling, every_worker_can_have_a_batch_in_memory)
 {
     pen_filling filling;
-    pen_filling_init(&filling, &limits, 16 << 20, 7);
+    pen_filling_init(&filling, &limits, PEN_BATCH_FILL_PERCENT, 16 << 20, 7);
     cr_assert_eq(pen_filling_enough(&filling).bytes, (16 << 20) / 8 / 8);
     const pen_batch_limits tiny = {.rows = 1, .bytes = 1, .transactions = 1};
-    pen_filling_init(&filling, &tiny, 0, 255);
+    pen_filling_init(&filling, &tiny, PEN_BATCH_FILL_PERCENT, 0, 255);
     pen_filling_learn(&filling, 1, 10, 1, 1);
     cr_assert_eq(pen_filling_enough(&filling).rows, 1);
     cr_assert_eq(pen_filling_enough(&filling).bytes, 1);

@@ -419,6 +419,55 @@ Test(simulate, a_batch_waits_to_be_filled)
     expect_ns(&result, 300);
 }
 
+/* 256 at first, and as many while those are under way; then what takes 200 ms. */
+Test(simulate, batches_follow_what_rows_take)
+{
+    const double latency[TABLES] = {1e6};
+    const pen_batch_limits unlimited = UNLIMITED;
+    pen_filling filling;
+    pen_filling_init(&filling, &unlimited, 100, UINT64_MAX, 1);
+    options.limits = unlimited;
+    options.filling = &filling;
+    costs = (pen_costs){.row_latency = latency, .table_count = TABLES};
+    for (uint64_t key = 1; key <= 1000; key++) {
+        add_one(key, 0);
+    }
+    pen_simulated result = finish();
+    cr_expect_eq(result.batches, 5, "%ju", (uintmax_t)result.batches); /* 2 * 256, 2 * 200, 88 */
+    expect_ns(&result, 1000 * 1e6);
+}
+
+/* The first takes 10 ms and the second 20. Of the third 8 rows are bound to the first and 2 to the
+ * second: with a further wave the 8 are there when the second commits. */
+static double third_with(pen_filling *filling)
+{
+    txn its[3] = {{.count = 0}, {.count = 0}, {.count = 0}};
+    options.workers = 3;
+    options.filling = filling;
+    costs = (pen_costs){.row = 1e6};
+    for (uint64_t key = 1; key <= 30; key++) {
+        touch(&its[key <= 10 ? 0 : 1], key, 0);
+    }
+    for (uint64_t key = 3; key <= 12; key++) {
+        touch(&its[2], key, 0);
+    }
+    for (uint64_t i = 0; i < 3; i++) {
+        add(&its[i]);
+    }
+    pen_simulated result = finish();
+    cr_expect_eq(result.bound_rows, filling == NULL ? 10 : 2);
+    cr_expect_eq(result.free_rows, filling == NULL ? 30 : 38);
+    return result.ns;
+}
+
+Test(simulate, what_is_bound_to_an_earlier_batch_does_not_wait_for_the_turn)
+{
+    pen_filling filling;
+    pen_filling_init(&filling, &options.limits, 100, UINT64_MAX, 3);
+    cr_expect_float_eq(third_with(NULL), 30e6, 1);
+    cr_expect_float_eq(third_with(&filling), 22e6, 1);
+}
+
 Test(simulate, nothing_takes_no_time)
 {
     begin();
