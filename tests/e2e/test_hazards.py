@@ -97,10 +97,7 @@ def test_two_signals_end_it_while_the_target_stands_still(pair, held):
     pair.on_source("INSERT INTO t VALUES (1, 0)")
     run = pair.penstock.start()
     pair.wait_rows("t", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {'t' if held == 't' else 'penstock.' + held} FOR UPDATE")
+    blocker = pair.hold(f"SELECT * FROM {'t' if held == 't' else 'penstock.' + held} FOR UPDATE")
     pair.on_source("UPDATE t SET n = 1")
     wait_until(lambda: pair.on_target(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
@@ -274,10 +271,7 @@ def test_the_source_is_answered_while_memory_is_used_up(pair):
     pair.on_source("INSERT INTO t VALUES (0, '')")
     run = pair.penstock.start(memory="16MB")
     pair.wait_rows("t", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("SELECT * FROM t FOR UPDATE")
+    blocker = pair.hold("SELECT * FROM t FOR UPDATE")
     pair.on_source("UPDATE t SET a = 'held up'")
     for i in range(100):
         pair.on_source("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(%s, %s) i",
@@ -317,7 +311,10 @@ def test_sessions_that_are_ended_at_any_moment_under_load(pair):
                 ("target", "worker 1"), ("target", "worker %"), ("source", "reader"), ("target", "control"),
                 ("target", "worker 2"), ("source", "reader"), ("target", "worker %"), ("target", "control")) * 2):
             time.sleep(0.05 * (turn % 8))
-            pids = wait_until(lambda s=side, n=name: sessions(pair, s, n), 30, "a session")
+            try:
+                pids = wait_until(lambda s=side, n=name: sessions(pair, s, n), 60, "a session")
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {side}, {name}, turn {turn}\n{run.stderr[-6000:]}") from None
             cluster = pair.source_cluster if side == "source" else pair.target_cluster
             cluster.sql("SELECT pg_terminate_backend(p) FROM unnest(%s) p", (pids,))
             if turn % 4 == 3:  # one loss after the other, with nothing between, makes its pauses longer
@@ -341,10 +338,7 @@ def test_a_lock_request_between_two_batches(pair):
     pair.on_source("INSERT INTO t VALUES (1, 0), (2, 0); INSERT INTO u VALUES (1, 0)")
     run = pair.penstock.start(workers=2, batch_transactions=1)
     pair.wait_rows("u", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("SELECT * FROM u FOR UPDATE")
+    blocker = pair.hold("SELECT * FROM u FOR UPDATE")
     pair.transaction("UPDATE u SET n = 1", "UPDATE t SET n = 1 WHERE id = 1")
     pair.on_source("UPDATE t SET n = 1 WHERE id = 2")
     holding = "SELECT 1 FROM pg_locks WHERE relation = 't'::regclass AND mode = 'RowExclusiveLock' AND granted"

@@ -5,7 +5,6 @@ import signal
 import psycopg2
 import pytest
 
-from lib.cluster import Cluster
 from lib.everything import FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions
 from lib.migration import finish, migrate, wait_phase
 from lib.points import needs_points
@@ -64,22 +63,9 @@ def test_stopped_in_the_copy(pair):
     assert pair.same() == 3000
 
 
-@pytest.fixture(name="own_clusters")
-def fixture_own_clusters():
-    """Servers that the test may stop."""
-    made = []
-    try:
-        for name in ("source", "target"):
-            made.append(Cluster(name, durable=True))
-        yield made
-    finally:
-        for cluster in made:
-            cluster.remove()
-
-
 @pytest.mark.parametrize("which", ["source", "target"])
-def test_a_server_restarts_during_the_copy(own_clusters, make_pair, which):
-    pair = make_pair("owner", *own_clusters)
+def test_a_server_restarts_during_the_copy(frail, make_pair, which):
+    pair = make_pair("owner", *frail)
     pair.on_source(SCHEMA)
     pair.on_source(FILL)
     pair.on_source("INSERT INTO big_text SELECT i, repeat(md5(i::text), 200) FROM generate_series(1000, 4000) i")
@@ -126,10 +112,8 @@ def test_a_table_is_rewritten_during_the_copy(pair, how):
     wait_until(lambda: phase(pair) == "copy" or not run.running)
     wait_until(lambda: chunks(pair) > 2)
     # The job waits here between two chunks, without a lock on the source.
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
+    blocker = pair.hold("LOCK TABLE penstock.copied_chunk IN EXCLUSIVE MODE")
     with blocker.cursor() as cursor:
-        cursor.execute("LOCK TABLE penstock.copied_chunk IN EXCLUSIVE MODE")
         cursor.execute("SELECT count(*) FROM penstock.copied_chunk")
         assert cursor.fetchone()[0] < 25, "the copy is over already"
     pair.on_source(how)
