@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from lib.cluster import time_factor
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
 
@@ -103,6 +104,8 @@ def test_two_signals_end_it_while_the_target_stands_still(pair, held):
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
         20, "a session that waits")
     run.kill(signal.SIGTERM)
+    # two that come before the first is taken would be one
+    wait_until(lambda: "once more stops at once" in run.stderr, 20, "the first signal to be taken")
     time.sleep(0.3)
     assert run.running
     run.kill(signal.SIGTERM)
@@ -343,13 +346,16 @@ def test_a_lock_request_between_two_batches(pair):
     pair.on_source("UPDATE t SET n = 1 WHERE id = 2")
     holding = "SELECT 1 FROM pg_locks WHERE relation = 't'::regclass AND mode = 'RowExclusiveLock' AND granted"
     wait_until(lambda: pair.on_target(holding), 10, "the later batch at work")
-    timer = threading.Timer(0.5, blocker.rollback)
-    timer.start()
+    between = pair.connect(pair.target_cluster)
+    asking = threading.Thread(target=between.cursor().execute, args=("ALTER TABLE t ADD COLUMN c int",))
+    asking.start()
     try:
-        pair.on_target("SET lock_timeout = '4s'")
-        pair.on_target("ALTER TABLE t ADD COLUMN c int")
+        wait_until(lambda: pair.on_target("SELECT 1 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted"), 20,
+                   "the request between")
     finally:
-        timer.join()
-        run.stop()
+        blocker.rollback()
+    asking.join(60 * time_factor())
+    assert not asking.is_alive(), "the circle was not seen"
+    run.stop()
     assert run.finished()["retries"] == 1
     assert pair.same() == 3

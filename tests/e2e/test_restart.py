@@ -131,6 +131,8 @@ def test_two_signals_stop_at_once(pair):
     pair.wait_streaming(run)
     pair.transaction("INSERT INTO rows SELECT i, 0, repeat('x', 200) FROM generate_series(1, 60000) i")
     run.kill(signal.SIGTERM)
+    # two that come before the first is taken would be one
+    wait_until(lambda: "once more stops at once" in run.stderr or not run.running, 20, "the first to be taken")
     run.kill(signal.SIGTERM)
     run.wait(10, expect=STOPPED)
     pair.penstock.catch_up()
