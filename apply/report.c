@@ -1,7 +1,6 @@
 #include "apply/report.h"
 
 #include "core/escape.h"
-#include "core/text.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -63,17 +62,9 @@ void pen_report_judge(pen_report *report)
 /* Text of any origin, as UTF-8 that no terminal acts on. */
 static json_t *text_of(const char *text)
 {
-    char piece[PEN_ESCAPE_SIZE];
-    pen_text shown = {0};
-    pen_slice left = pen_slice_of(text);
-    while (left.len > 0) {
-        size_t taken = pen_escape_next(PEN_ESCAPE_TEXT, left, piece);
-        left = (pen_slice){left.data + taken, left.len - taken};
-        pen_text_append(&shown, piece);
-    }
-    char *taken_text = pen_text_take(&shown);
-    json_t *made = json_string(taken_text);
-    free(taken_text);
+    char *shown = pen_escape_text(text);
+    json_t *made = json_string(shown);
+    free(shown);
     return made;
 }
 

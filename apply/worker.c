@@ -37,8 +37,7 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->parker.event_fd = -1;
     if (!pen_parker_init(&worker->parker, err) ||
         !read_backend_pid(conn, &worker->backend_pid, &worker->trip_us, err)) {
-        pen_plan_destroy(worker->plan);
-        pen_pgconn_close(conn);
+        pen_pgconn_close(conn); /* which no sender has taken yet */
         return false;
     }
     return pen_sender_init(&worker->sender, conn, &worker->parker, &stream->stop, PEN_STOP_ABORT,

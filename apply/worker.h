@@ -43,7 +43,7 @@ typedef struct pen_worker {
 } pen_worker;
 
 /* Takes `conn`, a session for writing rows. The worker must stay where it is, on cache
- * lines of its own. */
+ * lines of its own. One that could not be made is to be deinit'ed like any other. */
 PEN_MUST_CHECK bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number,
                                     pen_pgconn *conn, pen_error *err);
 void pen_worker_deinit(pen_worker *worker);

@@ -1,5 +1,7 @@
 #include "core/escape.h"
 
+#include "core/text.h"
+
 #include <stdio.h>
 
 /* Reads one character of UTF-8 (RFC 3629: no overlong forms, no surrogates, up to U+10FFFF) from
@@ -80,4 +82,17 @@ size_t pen_escape_next(pen_escape_style style, pen_slice bytes, char out[PEN_ESC
         out[len] = '\0';
     }
     return len;
+}
+
+char *pen_escape_text(const char *text)
+{
+    char piece[PEN_ESCAPE_SIZE];
+    pen_text shown = {0};
+    pen_slice left = pen_slice_of(text);
+    while (left.len > 0) {
+        size_t taken = pen_escape_next(PEN_ESCAPE_TEXT, left, piece);
+        left = (pen_slice){left.data + taken, left.len - taken};
+        pen_text_append(&shown, piece);
+    }
+    return pen_text_take(&shown);
 }

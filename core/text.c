@@ -1,5 +1,6 @@
 #include "core/text.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,4 +53,19 @@ void pen_text_deinit(pen_text *text)
 {
     free(text->data);
     *text = (pen_text){0};
+}
+
+const char *pen_group_digits(uint64_t number, char text[PEN_GROUPED_SIZE])
+{
+    char digits[PEN_GROUPED_SIZE];
+    int len = snprintf(digits, sizeof(digits), "%" PRIu64, number);
+    size_t at = 0;
+    for (int i = 0; i < len; i++) {
+        if (i > 0 && (len - i) % 3 == 0) {
+            text[at++] = ',';
+        }
+        text[at++] = digits[i];
+    }
+    text[at] = '\0';
+    return text;
 }

@@ -1,5 +1,5 @@
-/* Purpose: text that grows, for SQL and messages.
- * Thread:  one.
+/* Purpose: text that grows, for SQL and messages, and numbers as people read them.
+ * Thread:  one for a text.
  * Owns:    its buffer; pen_text_take gives it away.
  * Flow:    pieces in, one NUL-terminated string out. */
 #ifndef PEN_CORE_TEXT_H
@@ -18,5 +18,10 @@ void pen_text_appendf(pen_text *text, const char *fmt, ...) PEN_PRINTF(2, 3);
 /* Gives the string (free() it), never NULL, and leaves `text` empty. */
 char *pen_text_take(pen_text *text);
 void pen_text_deinit(pen_text *text);
+
+/* 20 digits, the commas between them, and the NUL. */
+#define PEN_GROUPED_SIZE 28
+/* "1,234,567"; gives `text`. */
+const char *pen_group_digits(uint64_t number, char text[PEN_GROUPED_SIZE]);
 
 #endif

@@ -1,11 +1,12 @@
 #include "tools/simulate_show.h"
 
 #include "core/escape.h"
+#include "core/text.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-enum { KEYS_SHOWN = 20, KEYS_IN_JSON = 1000, NAME_WIDTH = 44, NUMBER_SIZE = 32 };
+enum { KEYS_SHOWN = 20, KEYS_IN_JSON = 1000, NAME_WIDTH = 44 };
 
 /* Nearly as fast as the fastest. */
 #define NEARLY 0.95
@@ -72,22 +73,6 @@ static size_t limit_of(const pen_simulated *run)
 
 /* ---- text ---- */
 
-/* With commas between thousands. */
-static const char *grouped(uint64_t number, char text[NUMBER_SIZE])
-{
-    char digits[NUMBER_SIZE];
-    int len = snprintf(digits, sizeof(digits), "%" PRIu64, number);
-    size_t at = 0;
-    for (int i = 0; i < len; i++) {
-        if (i > 0 && (len - i) % 3 == 0) {
-            text[at++] = ',';
-        }
-        text[at++] = digits[i];
-    }
-    text[at] = '\0';
-    return text;
-}
-
 /* Writes `text` escaped; gives how many characters that are. */
 static int put_escaped(FILE *out, pen_escape_style style, pen_slice text)
 {
@@ -114,13 +99,13 @@ static int put_table(FILE *out, pen_escape_style style, const pen_forecast *fore
 
 static void put_head(const pen_forecast *forecast, FILE *out)
 {
-    char txns[NUMBER_SIZE];
-    char changes[NUMBER_SIZE];
+    char txns[PEN_GROUPED_SIZE];
+    char changes[PEN_GROUPED_SIZE];
     const pen_simulated *run = &forecast->runs[0];
     fputs("capture     \"", out);
     put_escaped(out, PEN_ESCAPE_QUOTED, pen_slice_of(forecast->options->file));
     fprintf(out, "\": %s transactions with %s changes of %u tables\n",
-            grouped(run->transactions, txns), grouped(run->changes, changes),
+            pen_group_digits(run->transactions, txns), pen_group_digits(run->changes, changes),
             pen_playback_table_count(forecast->playback));
     fputs(forecast->asked_target
               ? "keys        from the target's catalogs, as in a run\n"
@@ -132,8 +117,8 @@ static void put_head(const pen_forecast *forecast, FILE *out)
 
 static void put_runs(const pen_forecast *forecast, FILE *out)
 {
-    char changes[NUMBER_SIZE];
-    char txns[NUMBER_SIZE];
+    char changes[PEN_GROUPED_SIZE];
+    char txns[PEN_GROUPED_SIZE];
     bool some_short = false;
     fputs("\n                       a second         speed-        the longest chain, percent\n"
           "workers    seconds  transactions     changes    up  busy  receive rows bound commits "
@@ -145,9 +130,9 @@ static void put_runs(const pen_forecast *forecast, FILE *out)
         some_short |= is_short;
         fprintf(out, "%6u%c %10.3f %13s %11s %5.1f %4.0f%%", forecast->workers[i],
                 is_short ? '*' : ' ', run->ns / 1e9,
-                grouped((uint64_t)rate(run, run->transactions), txns),
-                grouped((uint64_t)rate(run, run->changes), changes), forecast->runs[0].ns / run->ns,
-                run->busy * 100);
+                pen_group_digits((uint64_t)rate(run, run->transactions), txns),
+                pen_group_digits((uint64_t)rate(run, run->changes), changes),
+                forecast->runs[0].ns / run->ns, run->busy * 100);
         static const int widths[PEN_COUNTOF(parts)] = {9, 5, 6, 8, 11};
         for (size_t p = 0; p < PEN_COUNTOF(parts); p++) {
             fprintf(out, "%*.0f", widths[p], part_of(run, p) * 100 / run->ns);
@@ -173,8 +158,8 @@ static void put_advice(const pen_forecast *forecast, FILE *out)
 
 static void put_waits(const pen_forecast *forecast, FILE *out)
 {
-    char number[NUMBER_SIZE];
-    char waited[NUMBER_SIZE];
+    char number[PEN_GROUPED_SIZE];
+    char waited[PEN_GROUPED_SIZE];
     const pen_hotspot *keys;
     size_t count = pen_hotspots_sort(forecast->hot, &keys);
     fprintf(out, "\nWith %u workers\n%-*s %15s %15s %10s\n",
@@ -184,8 +169,8 @@ static void put_waits(const pen_forecast *forecast, FILE *out)
         pen_table_waits waits = pen_hotspots_table(forecast->hot, i);
         int width = put_table(out, PEN_ESCAPE_TEXT, forecast, i);
         fprintf(out, "%*s %15s %15s %10.3f\n", width < NAME_WIDTH ? NAME_WIDTH - width : 0, "",
-                grouped(forecast->table_changes[i], number), grouped(waits.waits, waited),
-                waits.ns / 1e9);
+                pen_group_digits(forecast->table_changes[i], number),
+                pen_group_digits(waits.waits, waited), waits.ns / 1e9);
     }
     if (count == 0) {
         return;
@@ -194,10 +179,10 @@ static void put_waits(const pen_forecast *forecast, FILE *out)
     for (size_t i = 0; i < count && i < KEYS_SHOWN; i++) {
         int width = put_escaped(out, PEN_ESCAPE_TEXT, pen_slice_of(keys[i].name));
         fprintf(out, "%*s %15s %15s %10.3f\n", width < NAME_WIDTH ? NAME_WIDTH - width : 0, "", "",
-                grouped(keys[i].waits, waited), keys[i].ns / 1e9);
+                pen_group_digits(keys[i].waits, waited), keys[i].ns / 1e9);
     }
     if (count > KEYS_SHOWN) {
-        fprintf(out, "and %s more\n", grouped(count - KEYS_SHOWN, number));
+        fprintf(out, "and %s more\n", pen_group_digits(count - KEYS_SHOWN, number));
     }
 }
 

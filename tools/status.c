@@ -32,20 +32,6 @@ void pen_status_help(FILE *out)
           out);
 }
 
-/* A path in a message, so that no terminal acts on it. */
-static char *show(const char *text)
-{
-    char piece[PEN_ESCAPE_SIZE];
-    pen_text shown = {0};
-    pen_slice left = pen_slice_of(text);
-    while (left.len > 0) {
-        size_t taken = pen_escape_next(PEN_ESCAPE_TEXT, left, piece);
-        left = (pen_slice){left.data + taken, left.len - taken};
-        pen_text_append(&shown, piece);
-    }
-    return pen_text_take(&shown);
-}
-
 /* What the checkpoint in `dir` says; false when there is none. Only read: it may be in use. */
 static bool read_checkpoint(const char *dir, pen_checkpoint *newest, time_t *written)
 {
@@ -105,7 +91,7 @@ static void tell_absence(const pen_options *options)
         json_decref(made);
         return;
     }
-    char *dir = show(options->dir);
+    char *dir = pen_escape_text(options->dir);
     if (found) {
         fprintf(stderr,
                 "penstock: none runs with the state directory %s; its checkpoint, written %s, says "
@@ -159,7 +145,7 @@ static int ask(const pen_options *options)
         tell_absence(options);
         return EXIT_NOBODY;
     case PEN_CONTROL_FAILED: {
-        char *words = show(err.text);
+        char *words = pen_escape_text(err.text);
         fprintf(stderr, "penstock: %s\n", words);
         free(words);
         return EXIT_NOBODY;
@@ -202,7 +188,7 @@ int pen_command_status(int argc, char **argv)
     pen_options options;
     pen_error err;
     if (!pen_options_parse_for(PEN_FOR_STATUS, &options, argc, argv, &err)) {
-        char *words = show(err.text);
+        char *words = pen_escape_text(err.text);
         fprintf(stderr, "penstock: %s\n", words);
         free(words);
         return EXIT_USAGE;

@@ -1,6 +1,7 @@
 #include "tools/status_show.h"
 
 #include "apply/show_copy.h"
+#include "core/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,25 +23,11 @@ static double real_of(const json_t *object, const char *name)
 }
 
 #define NUMBER_SIZE 40
-/* "1,234,567". */
-static const char *count_text(double number, char text[NUMBER_SIZE])
-{
-    char digits[32];
-    int len = snprintf(digits, sizeof(digits), "%.0f", number < 0 || number > 1e18 ? 0 : number);
-    size_t at = 0;
-    for (int i = 0; i < len; i++) {
-        if (i > 0 && (len - i) % 3 == 0) {
-            text[at++] = ',';
-        }
-        text[at++] = digits[i];
-    }
-    text[at] = '\0';
-    return text;
-}
 
 static const char *count_of(const json_t *object, const char *name, char text[NUMBER_SIZE])
 {
-    return count_text(real_of(object, name), text);
+    double number = real_of(object, name);
+    return pen_group_digits(number < 0 || number > 1e18 ? 0 : (uint64_t)(number + 0.5), text);
 }
 
 static const char *bytes_of(const json_t *object, const char *name, char text[NUMBER_SIZE])

@@ -59,13 +59,34 @@ def own():
     """Makes servers for one test."""
     made = []
 
-    def make(name, **settings):
-        made.append(Cluster("own-" + name, settings={k: str(v) for k, v in settings.items()}))
+    def make(name, durable=False, **settings):
+        made.append(Cluster("own-" + name, durable, settings={k: str(v) for k, v in settings.items()}))
         return made[-1]
 
     yield make
     for cluster in made:
         cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def frail_clusters():
+    made = []
+    try:
+        for name in ("source", "target"):
+            made.append(Cluster("frail-" + name, durable=True))
+        yield tuple(made)
+    finally:
+        for cluster in made:
+            cluster.remove()
+
+
+@pytest.fixture
+def frail(frail_clusters):
+    """Two servers that may go down, and lose what was not flushed: a source and a target."""
+    for cluster in frail_clusters:
+        if not cluster.running:  # a test failed that had stopped it
+            cluster.start()
+    return frail_clusters
 
 
 @pytest.fixture
@@ -96,3 +117,13 @@ def pair(make_pair):
 def any_pair(make_pair, request):
     """Once with the plain role, once with a superuser: penstock then applies as a replica."""
     return make_pair(request.param)
+
+
+@pytest.fixture
+def early(make_pair, request):
+    """A pair with the module's TABLES, whose source sends transactions while they are in progress."""
+    pair = make_pair("owner")
+    pair.stream_early()
+    pair.schema(request.module.TABLES)
+    pair.make_slot()
+    return pair

@@ -10,26 +10,13 @@ import time
 
 import pytest
 
-from lib.cluster import Cluster
 from lib.load import Load
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
+from lib.spooled import end_sessions
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
 SPOOLED = ("--ack", "spooled")
-
-
-@pytest.fixture
-def frail():
-    """Servers that may go down."""
-    made = []
-    try:
-        for name in ("frail-source", "frail-target"):
-            made.append(Cluster(name, durable=True))
-        yield tuple(made)
-    finally:
-        for cluster in made:
-            cluster.remove()
 
 
 @pytest.mark.parametrize("ack", ["applied", "spooled"])
@@ -92,8 +79,7 @@ def test_the_source_while_the_target_is_taken_down(make_pair, slow_end, ack):
     pair.on_source("INSERT INTO seen VALUES (0)")
     pair.wait_rows("seen", 1, run)
     for turn in range(1, 5):
-        pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-                                " AND application_name LIKE 'penstock%%'", (pair.name,))
+        end_sessions(pair)
         time.sleep(turn * 0.1)
         pair.source_cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
                                 " WHERE slot_name = %s AND active", (pair.name,))
@@ -113,10 +99,7 @@ def test_stopped_at_once(make_pair):
     for _ in range(3):
         run = pair.penstock.start(*SPOOLED, workers=2)
         pair.wait_streaming(run)
-        blocker = pair.connect(pair.target_cluster)
-        blocker.autocommit = False
-        with blocker.cursor() as cursor:
-            cursor.execute("LOCK TABLE seen IN SHARE MODE")
+        blocker = pair.hold("LOCK TABLE seen IN SHARE MODE")
         pair.on_source("INSERT INTO seen VALUES (1)")
         wait_until(lambda: pair.target_cluster.sql(
             "SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE datname = %s AND NOT granted",
@@ -171,7 +154,7 @@ def test_whatever_dies(frail, make_pair, seed):
     """penstock, the source, the target, one after the other or together, crashed; options that change between."""
     chance = random.Random(seed)
     pair = make_pair("owner", *frail)
-    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
+    pair.stream_early()
     pair.schema("CREATE TABLE bag (a int, b int, c text); ALTER TABLE bag REPLICA IDENTITY FULL")
     load = Mixed(pair, threads=3, transactions=600, retry=True)
     load.statements = load.statements_of
@@ -216,10 +199,7 @@ def test_the_target_lost_behind_the_end(make_pair):
     pair = make_pair("owner")
     pair.schema(TABLES)
     pair.make_slot()
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("LOCK TABLE seen IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE seen IN SHARE MODE")
     pair.on_source("INSERT INTO seen VALUES (1)")
     end = pair.wal_lsn()
     run = pair.penstock.start(*SPOOLED, workers=2, stop_at=end)
@@ -229,8 +209,7 @@ def test_the_target_lost_behind_the_end(make_pair):
     pair.on_source("INSERT INTO seen VALUES (2)")  # behind the end: the reader knows now that nothing else is to come
     wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= lsn_number(end), 20, "the spool to hold all of it")
     time.sleep(0.3)
-    pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-                            " AND application_name LIKE 'penstock%%'", (pair.name,))
+    end_sessions(pair)
     blocker.rollback()
     run.wait(40, expect=DONE)
     assert run.finished()["recoveries"] >= 1

@@ -64,6 +64,21 @@ def test_cut_again_and_again(proxied, side):
     assert proxied.same() == 1000
 
 
+@pytest.mark.parametrize("words", [b"lock_timeout", b"SELECT pg_catalog.pg_backend_pid()", b"BEGIN", b"COMMIT"])
+def test_a_session_is_lost_while_it_is_made(proxied, words):
+    """At each step of what the workers' and the other sessions say at first: all are made anew."""
+    proxy = proxied.proxies["target"]
+    run = begin(proxied)
+    proxy.cut_at = words
+    proxied.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                               " AND application_name LIKE 'penstock%%'", (proxied.name,))
+    write(proxied, 1)
+    proxied.wait_rows("events", 200, run)
+    run.stop()
+    assert proxied.same() == 400
+    assert run.finished()["recoveries"] >= (1 if proxy.cut_at else 2)
+
+
 @pytest.mark.parametrize("lost", ["the COMMIT", "its answer"])
 def test_a_commit_of_which_nothing_is_known(proxied, lost):
     """The worker cannot know which of both it was, and must not guess: the control session lives on, and would

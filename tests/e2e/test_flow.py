@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from lib.asking import wait_document
+from lib.cluster import time_factor
 from lib.program import wait_until
 
 TABLE = "CREATE TABLE rows (id int PRIMARY KEY, a text)"
@@ -35,12 +37,19 @@ def test_batches_are_filled_in_a_drain(pair, dispatchers):
     done = pair.penstock.catch_up(dispatchers=dispatchers, **FLOW).finished()
     assert done["transactions"] == 5000
     # But the last, and where the source made a pause.
-    assert done["batches"] <= 5000 / FILL + 10
+    assert done["batches"] <= 5000 / FILL + 10 + done["dry_batches"]
     assert done["batch_transactions_p50"] >= FILL / 4
     assert done["late_transactions"] == done["received_transactions"] == 5000
     assert done["held_batches"] > 0
-    assert done["pauses"] > 0
     assert pair.same() == 5000
+    for turn in range(1, 6):
+        if done["pauses"] > 0:
+            break
+        # One that is kept from the processor finds enough each time it looks.
+        write(pair, 10000 * turn, 5000)
+        time.sleep(0.3)
+        done = pair.penstock.catch_up(dispatchers=dispatchers, **FLOW).finished()
+    assert done["pauses"] > 0
 
 
 @pytest.mark.parametrize("dispatchers", [1, 4])
@@ -96,11 +105,10 @@ def test_a_stop_sends_what_is_held(pair, dispatchers):
     backlog(pair, 40000)
     run = pair.penstock.start(dispatchers=dispatchers, batch_transactions=1000000, batch_rows=1000000,
                               log_level="debug")
-    pair.wait_streaming(run)
-    time.sleep(0.15)
+    wait_document(pair.penstock.dir, lambda d: d["stream"] and d["stream"]["metrics"]["received_transactions"] > 0, run)
     asked = time.monotonic()
     run.stop()
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - asked < 20 * time_factor()
     done = run.finished()
     # What had come whole when it was asked is on the target, not only what had been sent on.
     assert done["transactions"] == run.messages()["Commit"] == count(pair)
@@ -266,8 +274,8 @@ def test_rows_that_take_long(pair, dispatchers):
     time.sleep(0.3)
     done = pair.penstock.catch_up(workers=workers, dispatchers=dispatchers).finished()
     assert pair.same() == count + 7
-    # One after the other they take 15 s and more.
-    assert done["seconds"] < count * 0.005 / 2
+    # One after the other they take 15 s and more; on a slow machine all of it takes longer.
+    assert done["worker_server_seconds"] > count * 0.005 and done["seconds"] < done["worker_server_seconds"] / 2
     assert done["batches"] >= 2 * workers
     assert done["batch_transactions_p50"] <= 100
     # Who goes too early meets locks, and must let go of its own.

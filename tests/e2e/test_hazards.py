@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from lib.cluster import time_factor
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
 
@@ -97,15 +98,14 @@ def test_two_signals_end_it_while_the_target_stands_still(pair, held):
     pair.on_source("INSERT INTO t VALUES (1, 0)")
     run = pair.penstock.start()
     pair.wait_rows("t", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {'t' if held == 't' else 'penstock.' + held} FOR UPDATE")
+    blocker = pair.hold(f"SELECT * FROM {'t' if held == 't' else 'penstock.' + held} FOR UPDATE")
     pair.on_source("UPDATE t SET n = 1")
     wait_until(lambda: pair.on_target(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
         20, "a session that waits")
     run.kill(signal.SIGTERM)
+    # two that come before the first is taken would be one
+    wait_until(lambda: "once more stops at once" in run.stderr, 20, "the first signal to be taken")
     time.sleep(0.3)
     assert run.running
     run.kill(signal.SIGTERM)
@@ -274,10 +274,7 @@ def test_the_source_is_answered_while_memory_is_used_up(pair):
     pair.on_source("INSERT INTO t VALUES (0, '')")
     run = pair.penstock.start(memory="16MB")
     pair.wait_rows("t", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("SELECT * FROM t FOR UPDATE")
+    blocker = pair.hold("SELECT * FROM t FOR UPDATE")
     pair.on_source("UPDATE t SET a = 'held up'")
     for i in range(100):
         pair.on_source("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(%s, %s) i",
@@ -317,11 +314,12 @@ def test_sessions_that_are_ended_at_any_moment_under_load(pair):
                 ("target", "worker 1"), ("target", "worker %"), ("source", "reader"), ("target", "control"),
                 ("target", "worker 2"), ("source", "reader"), ("target", "worker %"), ("target", "control")) * 2):
             time.sleep(0.05 * (turn % 8))
-            pids = wait_until(lambda s=side, n=name: sessions(pair, s, n), 30, "a session")
+            pids = wait_until(lambda s=side, n=name: not run.running or sessions(pair, s, n), 60, "a session")
+            assert run.running, f"penstock ended with {run.process.returncode}:\n{run.stderr[-6000:]}"
             cluster = pair.source_cluster if side == "source" else pair.target_cluster
             cluster.sql("SELECT pg_terminate_backend(p) FROM unnest(%s) p", (pids,))
-        seen = pair.on_target("SELECT count(*) FROM t")[0][0]
-        pair.wait_rows("t", seen + 100, run)
+            if turn % 4 == 3:  # one loss after the other, with nothing between, makes its pauses longer
+                pair.wait_rows("t", pair.on_target("SELECT count(*) FROM t")[0][0] + 50, run)
         run.kill()
         run.process.wait()
         assert run.stderr.count("trying again") > 3
@@ -341,21 +339,21 @@ def test_a_lock_request_between_two_batches(pair):
     pair.on_source("INSERT INTO t VALUES (1, 0), (2, 0); INSERT INTO u VALUES (1, 0)")
     run = pair.penstock.start(workers=2, batch_transactions=1)
     pair.wait_rows("u", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("SELECT * FROM u FOR UPDATE")
+    blocker = pair.hold("SELECT * FROM u FOR UPDATE")
     pair.transaction("UPDATE u SET n = 1", "UPDATE t SET n = 1 WHERE id = 1")
     pair.on_source("UPDATE t SET n = 1 WHERE id = 2")
     holding = "SELECT 1 FROM pg_locks WHERE relation = 't'::regclass AND mode = 'RowExclusiveLock' AND granted"
     wait_until(lambda: pair.on_target(holding), 10, "the later batch at work")
-    timer = threading.Timer(0.5, blocker.rollback)
-    timer.start()
+    between = pair.connect(pair.target_cluster)
+    asking = threading.Thread(target=between.cursor().execute, args=("ALTER TABLE t ADD COLUMN c int",))
+    asking.start()
     try:
-        pair.on_target("SET lock_timeout = '4s'")
-        pair.on_target("ALTER TABLE t ADD COLUMN c int")
+        wait_until(lambda: pair.on_target("SELECT 1 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted"), 20,
+                   "the request between")
     finally:
-        timer.join()
-        run.stop()
+        blocker.rollback()
+    asking.join(60 * time_factor())
+    assert not asking.is_alive(), "the circle was not seen"
+    run.stop()
     assert run.finished()["retries"] == 1
     assert pair.same() == 3

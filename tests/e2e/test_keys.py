@@ -58,10 +58,7 @@ def test_changes_of_one_batch_keep_their_order(pair):
     pair.on_source("INSERT INTO t VALUES (5, 0)")
     pair.on_source("INSERT INTO held VALUES (0)")
     pair.wait_rows("held", 1, run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("LOCK TABLE held IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE held IN SHARE MODE")
     pair.transaction("DELETE FROM t WHERE id = 5", "INSERT INTO held VALUES (1)")
     under_way = ("SELECT pid FROM pg_stat_activity WHERE datname = %s AND xact_start IS NOT NULL"
                  " AND application_name LIKE 'penstock %% worker %%'")

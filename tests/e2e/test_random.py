@@ -172,7 +172,7 @@ def test_history(make_pair, seed):
     history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout,
                       citext=scenario.format != "binary", slow=scenario.slow)
     if scenario.streaming == "on":
-        pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
+        pair.stream_early()
     history.make_slot(scenario.by_root)
     history.begin()
     watcher = Watcher(pair, history)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from lib.cluster import time_factor
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
 from lib.storm import WORKERS, Storm
@@ -86,7 +87,7 @@ def test_workers_are_cancelled_under_load(any_pair, limits):
     chance = random.Random(3)
 
     def transactions(first):
-        for i in range(first, first + 1500):
+        for i in range(first, first + 700):
             table = f"t{chance.randrange(12)}"
             yield [f"INSERT INTO {table} VALUES ({i}, 0, repeat('x', {chance.choice((1, 3000))}))",
                    f"UPDATE t{chance.randrange(12)} SET n = n + 1 WHERE id > {i - 20}",
@@ -105,13 +106,13 @@ def test_workers_are_cancelled_under_load(any_pair, limits):
         holder.end()
         for writer in writers:
             writer.join()
-        pair.wait_rows("events", 3000, run, timeout=120)
+        pair.wait_rows("events", 1400, run, timeout=120)
     run.stop()
     finished = run.finished()
     assert finished["retries"] > 0 and storm.hits > 0
-    assert finished["transactions"] == 3001
-    assert pair.on_target("SELECT n FROM hot") == [(3000,)]
-    assert pair.same() > 5000
+    assert finished["transactions"] == 1401
+    assert pair.on_target("SELECT n FROM hot") == [(1400,)]
+    assert pair.same() > 2000
     told = warnings(run, "applied again")
     assert 0 < len(told) <= 6 * (finished["seconds"] + 1), "a line a second and worker at most"
 
@@ -246,7 +247,7 @@ def test_a_later_batch_is_in_the_way(make_pair, request_between):
     if between:
         asking.join()
         between.end()
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30 * time_factor(), "and does not wait for a timeout"
     assert any("rolled back and applied again at its turn" in e["message"] for e in run.events())
     run.stop()
     assert run.finished()["retries"] == 1

@@ -1,38 +1,22 @@
 """--ack spooled: the state directory holds what the source has been told to forget."""
 
-import pathlib
 import random
 import subprocess
 import time
 
 import pytest
 
-from lib.cluster import Cluster
 from lib.load import Load
-from lib.pair import lsn_number
 from lib.program import USAGE, wait_until
+from lib.spooled import kill, spool_files
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
 SPOOLED = ("--ack", "spooled")
 
 
-def spool_files(pair):
-    return sorted((pathlib.Path(pair.penstock.dir) / "spool").glob("stream-*.spool"))
-
-
 def write(pair, first, count, size=100):
     pair.on_source("INSERT INTO rows SELECT i, repeat('x', %s) FROM generate_series(%s, %s) i",
                    (size, first, first + count - 1))
-
-
-@pytest.fixture
-def own_target():
-    """A server that may go down."""
-    target = Cluster("frail-target", durable=True)
-    try:
-        yield target
-    finally:
-        target.remove()
 
 
 @pytest.mark.smoke
@@ -51,9 +35,9 @@ def test_load(any_pair):
     load.check()
 
 
-def test_the_target_goes_away(own_target, make_pair):
+def test_the_target_goes_away(frail, make_pair):
     """The source may forget what came meanwhile; all of it is on the target in the end, once."""
-    pair = make_pair("owner", None, own_target)
+    pair = make_pair("owner", None, frail[1])
     pair.schema(TABLES)
     pair.make_slot()
     run = pair.penstock.start(*SPOOLED, workers=4)
@@ -65,8 +49,7 @@ def test_the_target_goes_away(own_target, make_pair):
         for i in range(20):
             write(pair, first + i * 10, 10)
             pair.on_source("INSERT INTO seen VALUES (%s)", (first + i,))
-        position = lsn_number(pair.wal_lsn())
-        wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position, 30, "the source to be told")
+        pair.wait_told()
         assert run.running, run.stderr
         pair.target_cluster.start()
         pair.target = pair.connect(pair.target_cluster)
@@ -101,16 +84,12 @@ def test_segments_go_when_durable(make_pair):
     pair.make_slot()
     run = pair.penstock.start(*SPOOLED, workers=2)
     pair.wait_streaming(run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("LOCK TABLE seen IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE seen IN SHARE MODE")
     pair.on_source("INSERT INTO seen VALUES (1)")
     for i in range(4):
         write(pair, 1 + i * 20000, 20000, 2000)
         pair.on_source("INSERT INTO seen VALUES (1)")
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position, 60, "the source to be told")
+    pair.wait_told()
     assert len(spool_files(pair)) >= 3
     blocker.rollback()
     pair.wait_rows("seen", 5, run, timeout=120)
@@ -127,18 +106,10 @@ def spool_what_cannot_be_applied(pair):
     pair.make_slot()
     run = pair.penstock.start(*SPOOLED, workers=2)
     pair.wait_streaming(run)
-    blocker = pair.connect(pair.target_cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute("LOCK TABLE seen IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE seen IN SHARE MODE")
     pair.on_source("INSERT INTO seen VALUES (1)")
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position, 60, "the source to be told")
-    run.kill()
-    run.process.wait()
-    # what was sent already would be carried out
-    pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                            " WHERE datname = %s AND application_name LIKE 'penstock%%'", (pair.name,))
+    pair.wait_told()
+    kill(pair, run)
     blocker.rollback()
 
 
@@ -186,7 +157,7 @@ def test_a_full_disk(make_pair, small_disk, streaming):
     """The reader stops, says so, keeps the connection, and goes on when there is room."""
     pair = make_pair("owner")
     pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET wal_sender_timeout = '3s'")
-    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
+    pair.stream_early()
     pair.schema(TABLES)
     pair.make_slot()
     filler = small_disk / "filler"

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from lib.cluster import Cluster
-from lib.pair import lsn_number
 from lib.program import wait_until
+from lib.spooled import kill, spool_files
 from lib.versions import programs_of
 
 TABLES = "CREATE TABLE rows (id int PRIMARY KEY, a text); CREATE TABLE seen (n int)"
@@ -16,50 +16,6 @@ BOTH = ("--ack", "spooled", "--streaming", "on")
 # A row that is long in the stream and short in the source's WAL; so many of them are more than a segment.
 FILL = "INSERT INTO rows SELECT i, repeat('x', 4000) FROM generate_series({0}, {0} + {1} - 1) i"
 SEGMENT = 18_000
-
-
-def spool_files(pair):
-    return sorted((pathlib.Path(pair.penstock.dir) / "spool").glob("stream-*.spool"))
-
-
-def stream_early(pair):
-    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
-
-
-@pytest.fixture
-def early(make_pair):
-    pair = make_pair("owner")
-    stream_early(pair)
-    pair.schema(TABLES)
-    pair.make_slot()
-    return pair
-
-
-def told(pair):
-    """Until the source has been told that all it has committed so far is in the spool."""
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position, 60, "the source to be told")
-
-
-def kill(pair, run):
-    """And its sessions on the target, which would carry out what was sent already."""
-    run.kill()
-    run.process.wait()
-    pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                            " WHERE datname = %s AND application_name LIKE 'penstock%%'", (pair.name,))
-
-
-class Lock:
-    """Holds the target's table `seen`, so that what comes behind its first change stays in the spool."""
-
-    def __init__(self, pair):
-        self.connection = pair.connect(pair.target_cluster)
-        self.connection.autocommit = False
-        with self.connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE seen IN SHARE MODE")
-
-    def end(self):
-        self.connection.rollback()
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
@@ -92,12 +48,12 @@ def test_relations_of_what_the_target_has(early):
     pair.wait_streaming(run)
     pair.on_source(FILL.format(1, 2000))
     pair.wait_rows("rows", 2000, run)
-    lock = Lock(pair)
+    blocker = pair.hold("LOCK TABLE seen IN SHARE MODE")
     pair.on_source("INSERT INTO seen VALUES (1)")
     pair.on_source("INSERT INTO rows VALUES (-1, 'described before')")
-    told(pair)
+    pair.wait_told()
     kill(pair, run)
-    lock.end()
+    blocker.rollback()
     pair.penstock.catch_up(*BOTH)
     assert pair.same() == 2002
 
@@ -132,12 +88,12 @@ def test_streaming_no_more(make_pair, major):
     source = Cluster(f"source-{major}", programs=programs)
     try:
         pair = make_pair("owner", source)
-        stream_early(pair)
+        pair.stream_early()
         pair.schema(TABLES)
         pair.make_slot()
         run = pair.penstock.start(*BOTH, workers=2)
         pair.wait_streaming(run)
-        lock = Lock(pair)
+        blocker = pair.hold("LOCK TABLE seen IN SHARE MODE")
         pair.on_source("INSERT INTO seen VALUES (1)")
         other = pair.connect(pair.source_cluster)
         other.autocommit = False
@@ -150,9 +106,9 @@ def test_streaming_no_more(make_pair, major):
             cursor.execute(FILL.format(6001, 2000))
             other.rollback()
         pair.on_source("INSERT INTO seen VALUES (2)")
-        told(pair)
+        pair.wait_told()
         kill(pair, run)
-        lock.end()
+        blocker.rollback()
         for streaming in ("off", "on", "off"):
             pair.penstock.catch_up("--ack", "spooled", "--streaming", streaming)
             pair.on_source("INSERT INTO seen VALUES (3)")

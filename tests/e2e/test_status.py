@@ -37,16 +37,6 @@ def begin(pair, *extra, rows=100, **changed):
     return run
 
 
-def hold(pair, statement, side="target"):
-    """A session that holds what `statement` locks, until it is closed."""
-    cluster = getattr(pair, side + "_cluster")
-    blocker = pair.connect(cluster)
-    blocker.autocommit = False
-    with blocker.cursor() as cursor:
-        cursor.execute(statement)
-    return blocker
-
-
 def families(text):
     """Prometheus' own parser, and what it is too kind to say."""
     found = {}
@@ -201,7 +191,7 @@ def test_another_user_gets_nothing(pair):
 def test_no_password_is_told(pair):
     """Not by any answer, and neither to whom blocks it."""
     run = begin(pair)
-    hold(pair, "LOCK TABLE t IN SHARE MODE")
+    pair.hold("LOCK TABLE t IN SHARE MODE")
     pair.on_source("UPDATE t SET v = 1")
     wait_document(pair.penstock.dir, lambda d: d["stream"]["blocker"], run)
     port = http_port(run)
@@ -280,7 +270,7 @@ def test_bad_addresses_are_usage_errors(pair, text):
 
 def test_a_blocked_target(pair):
     run = begin(pair, workers=2)
-    blocker = hold(pair, "LOCK TABLE t IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE t IN SHARE MODE")
     pid = blocker.info.backend_pid
     pair.on_source("UPDATE t SET v = 1 WHERE id = 1")
     pair.on_source("UPDATE t SET v = 2 WHERE id = 2")
@@ -315,7 +305,7 @@ def test_a_migration_in_all_its_phases(pair):
     port = http_port(run)
     wait_until(lambda: pair.on_target("SELECT to_regclass('penstock.copied_chunk')")[0][0], 20, "its tables")
     # each chunk records itself first
-    blocker = hold(pair, "LOCK TABLE penstock.copied_chunk IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE penstock.copied_chunk IN SHARE MODE")
     found = wait_document(directory, lambda d: d["phase"] == "copy" and d["copy"] and d["copy"]["in_work"], run)
     assert found["healthy"] and found["state"] == "preparing" and found["stream"] is None
     copy = found["copy"]
@@ -490,7 +480,7 @@ def test_a_lost_target(pair):
 
 def test_a_spool_and_a_stop_that_takes_its_time(pair):
     run = begin(pair, "--ack", "spooled")
-    blocker = hold(pair, "LOCK TABLE t IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE t IN SHARE MODE")
     pair.on_source("INSERT INTO t SELECT i, 0 FROM generate_series(1001, 5000) i")
     found = wait_document(pair.penstock.dir, lambda d: d["stream"]["spool_bytes"] > 100000 and d["stream"]["blocker"]
                           and lsn_number(d["stream"]["confirmed_lsn"]) > lsn_number(d["stream"]["durable_lsn"]), run)
@@ -564,7 +554,7 @@ def test_the_cutover_can_be_asked_too(pair):
     run = pair.penstock.start("--http", "0", command="migrate")
     wait_document(pair.penstock.dir, lambda d: d["phase"] == "ready" and streaming(d), run, 60)
     port = http_port(run)
-    blocker = hold(pair, "LOCK TABLE penstock.schema_item IN EXCLUSIVE MODE; LOCK TABLE penstock.migration IN SHARE MODE")
+    blocker = pair.hold("LOCK TABLE penstock.schema_item IN EXCLUSIVE MODE; LOCK TABLE penstock.migration IN SHARE MODE")
     # the same options: the port is the migration's until it has ended
     cut = pair.penstock.start("--fence", "none", "--http", str(port), command="cutover")
     found = wait_document(pair.penstock.dir, lambda d: d["command"] == "cutover" and d["phase"] != "check", cut, 60)

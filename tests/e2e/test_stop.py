@@ -22,10 +22,7 @@ class Held:
         pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET wal_sender_timeout = '1s'")
         pair.schema(TABLES)
         pair.make_slot()
-        self.blocker = pair.connect(pair.target_cluster)
-        self.blocker.autocommit = False
-        with self.blocker.cursor() as cursor:
-            cursor.execute("LOCK TABLE held IN SHARE MODE")
+        self.blocker = pair.hold("LOCK TABLE held IN SHARE MODE")
         pair.on_source("INSERT INTO t VALUES (1)")
         if live:  # what the first change of a table waits for is over then
             self.run = pair.penstock.start(*extra, workers=3, **changed)

@@ -15,20 +15,6 @@ ALTER TABLE bag REPLICA IDENTITY FULL;
 """
 
 
-def stream_early(pair):
-    """The source sends whatever takes more than 64 kB before its commit."""
-    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64kB'")
-
-
-@pytest.fixture
-def early(make_pair):
-    pair = make_pair("owner")
-    stream_early(pair)
-    pair.schema(TABLES)
-    pair.make_slot()
-    return pair
-
-
 def fill(connection, first, rows, table="big"):
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {table} SELECT i, repeat('x', 200) || i FROM generate_series(%s, %s) i",

@@ -5,35 +5,16 @@
  * product's own. */
 #include "apply/dealing.h"
 #include "core/metrics.h"
+#include "tests/race/chance.h"
 
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* xorshift64 (Marsaglia 2003), one for each thread. */
-static _Thread_local uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state >> 20;
-}
-
-/* Mostly nothing, sometimes the processor given away, seldom a real sleep. */
 static int delay(void)
 {
-    uint64_t draw = next_random();
-    if (draw % 8 == 0) {
-        sched_yield();
-    } else if (draw % 128 == 1) {
-        usleep((unsigned)(draw >> 8) % 60);
-    }
-    return 0;
+    return delay_by_chance(8, 128, 60);
 }
 
 #define pen_cell_read(cell)           (delay(), pen_cell_read(cell))
@@ -51,8 +32,7 @@ static int delay(void)
 
 #undef pen_cell_publish
 
-#define TXNS             3000
-#define WATCHDOG_SECONDS 100
+#define TXNS 1200
 
 typedef enum source {
     SOURCE_BUSY,
@@ -224,6 +204,7 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
 {
     pen_error err;
     pen_thread thread = {.started = false};
+    watch_over_run();
     mode = which;
     total = length;
     run_seed = seed;
@@ -276,38 +257,37 @@ fail:
     exit(EXIT_FAILURE);
 }
 
-static void bark(int signal_number)
-{
-    static const char words[] = "somebody waits for ever\n";
-    (void)signal_number;
-    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
-    _exit(EXIT_FAILURE);
-}
-
-int main(void)
+static bool race(uint64_t first_seed)
 {
     static const unsigned counts[] = {1, 2, 5, PEN_DISPATCHERS_MAX};
     static const size_t capacities[] = {2, 64};
     bool right = true;
-    signal(SIGALRM, bark);
-    alarm(WATCHDOG_SECONDS);
     for (uint64_t i = 0; i < 2 * PEN_COUNTOF(counts); i++) {
         unsigned count = counts[i % PEN_COUNTOF(counts)];
         size_t capacity = capacities[i / PEN_COUNTOF(counts)];
-        right = run(SOURCE_BUSY, TXNS, count, capacity, 20 + i) && right;
-        right = run(SOURCE_QUIET, TXNS, count, capacity, 40 + i) && right;
-        right = run(SOURCE_BURSTS, TXNS, count, capacity, 60 + i) && right;
+        right = run(SOURCE_BUSY, TXNS, count, capacity, first_seed + 20 + i) && right;
+        right = run(SOURCE_QUIET, TXNS, count, capacity, first_seed + 40 + i) && right;
+        right = run(SOURCE_BURSTS, TXNS, count, capacity, first_seed + 60 + i) && right;
     }
     for (uint64_t round = 0; round < 20; round++) {
         right = run(SOURCE_ABORTED, TXNS, counts[round % PEN_COUNTOF(counts)],
-                    capacities[round % 2], 80 + round) &&
+                    capacities[round % 2], first_seed + 80 + round) &&
                 right;
     }
     /* The end, again and again: nothing that was dealt just before may be left. */
     for (uint64_t round = 0; round < 400; round++) {
         right = run(SOURCE_BUSY, 1 + round % 70, counts[round % PEN_COUNTOF(counts)], 64,
-                    1000 + 7 * round) &&
+                    first_seed + 1000 + 7 * round) &&
                 right;
+    }
+    return right;
+}
+
+int main(void)
+{
+    bool right = true;
+    for (uint64_t i = 0; i < races(); i++) {
+        right = race(10000 * i) && right;
     }
     return right ? EXIT_SUCCESS : EXIT_FAILURE;
 }

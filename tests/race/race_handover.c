@@ -4,35 +4,16 @@
  * them: the source is the product's own. */
 #include "apply/handover.h"
 #include "core/metrics.h"
+#include "tests/race/chance.h"
 
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* xorshift64 (Marsaglia 2003), one for each thread. */
-static _Thread_local uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-/* Mostly nothing, sometimes the processor given away, seldom a real sleep. */
 static int delay(void)
 {
-    uint64_t draw = next_random() >> 20;
-    if (draw % 8 == 0) {
-        sched_yield();
-    } else if (draw % 128 == 1) {
-        usleep((unsigned)(draw >> 8) % 60);
-    }
-    return 0;
+    return delay_by_chance(8, 128, 60);
 }
 
 #define pen_cell_read(cell)            (delay(), pen_cell_read(cell))
@@ -54,9 +35,8 @@ static int delay(void)
 
 #include "apply/handover.c"
 
-#define TXNS             12000
-#define WORKERS_MAX      5
-#define WATCHDOG_SECONDS 100
+#define TXNS        12000
+#define WORKERS_MAX 5
 
 typedef enum source {
     SOURCE_BUSY,   /* batches fill while workers are busy */
@@ -120,7 +100,7 @@ static pen_txn *make_txn(pen_lsn commit_lsn)
  */
 static void let_out(pen_batch *batch)
 {
-    uint64_t draw = next_random() >> 20;
+    uint64_t draw = next_random();
     bool behind = mode == SOURCE_BEHIND || (mode == SOURCE_ABORTED && draw % 2 == 0);
     if (!behind || draw / 2 % 8 == 0 || batch->txn_count == limits.transactions) {
         pen_handover_offer(&handover, batch);
@@ -195,9 +175,9 @@ static bool apply(worker *self, const pen_batch *batch)
     if (committed != number - 1) {
         self->waits++;
         pen_turn turn = PEN_TURN_COME;
-        if (next_random() >> 20 & 1) {
+        if (next_random() & 1) {
             /* As when it can do something as soon as an earlier batch has committed. */
-            uint64_t bound = committed + (next_random() >> 20) % (number - committed);
+            uint64_t bound = committed + next_random() % (number - committed);
             turn = pen_handover_wait_for_batch(&handover, self->number, number, bound);
             if (turn == PEN_TURN_COME && (pen_handover_committed(&handover) < bound ||
                                           (bound > 0 && last_of[bound] == PEN_LSN_NONE))) {
@@ -229,7 +209,7 @@ static void watch(void *arg)
 {
     random_state = *(uint64_t *)arg + 1000;
     while (pen_cell_read(&over) == 0) {
-        unsigned number = (unsigned)((next_random() >> 20) % worker_count);
+        unsigned number = (unsigned)(next_random() % worker_count);
         uint64_t held = pen_handover_holding(&handover, number);
         if (held > pen_handover_committed(&handover) + 1) {
             pen_handover_let_go(&handover, number, held);
@@ -311,6 +291,7 @@ static bool run(source which, unsigned count, uint64_t seed)
     pen_error err;
     pen_thread thread = {.started = false};
     pen_thread watchdog = {.started = false};
+    watch_over_run();
     mode = which;
     worker_count = count;
     if (!set_up(&err)) {
@@ -357,27 +338,27 @@ fail:
     exit(EXIT_FAILURE);
 }
 
-static void bark(int signal_number)
+static bool race(uint64_t first_seed)
 {
-    static const char words[] = "somebody waits for ever\n";
-    (void)signal_number;
-    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
-    _exit(EXIT_FAILURE);
+    static const unsigned counts[] = {1, 2, WORKERS_MAX};
+    bool right = true;
+    for (size_t i = 0; i < PEN_COUNTOF(counts); i++) {
+        right = run(SOURCE_BUSY, counts[i], first_seed + 20 + i) && right;
+        right = run(SOURCE_QUIET, counts[i], first_seed + 40 + i) && right;
+        right = run(SOURCE_BEHIND, counts[i], first_seed + 50 + i) && right;
+    }
+    for (uint64_t round = 0; round < 20; round++) {
+        right = run(SOURCE_ABORTED, counts[round % PEN_COUNTOF(counts)], first_seed + 60 + round) &&
+                right;
+    }
+    return right;
 }
 
 int main(void)
 {
-    static const unsigned counts[] = {1, 2, WORKERS_MAX};
     bool right = true;
-    signal(SIGALRM, bark);
-    alarm(WATCHDOG_SECONDS);
-    for (size_t i = 0; i < PEN_COUNTOF(counts); i++) {
-        right = run(SOURCE_BUSY, counts[i], 20 + i) && right;
-        right = run(SOURCE_QUIET, counts[i], 40 + i) && right;
-        right = run(SOURCE_BEHIND, counts[i], 50 + i) && right;
-    }
-    for (uint64_t round = 0; round < 20; round++) {
-        right = run(SOURCE_ABORTED, counts[round % PEN_COUNTOF(counts)], 60 + round) && right;
+    for (uint64_t i = 0; i < races(); i++) {
+        right = race(10000 * i) && right;
     }
     return right ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -13,38 +13,16 @@
 #include "apply/preflight.h"
 #include "apply/targets.h"
 #include "core/log.h"
+#include "tests/race/chance.h"
 
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* xorshift64 (Marsaglia 2003), one for each thread. */
-static _Thread_local uint64_t random_state;
-static uint64_t run_seed;
-
-static uint64_t next_random(void)
-{
-    if (random_state == 0) {
-        random_state = run_seed * 7919 + (uintptr_t)&random_state; /* a thread of the product's */
-    }
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state >> 20;
-}
-
 static int delay(void)
 {
-    uint64_t draw = next_random();
-    if (draw % 16 == 0) {
-        sched_yield();
-    } else if (draw % 512 == 1) {
-        usleep((unsigned)(draw >> 12) % 40);
-    }
-    return 0;
+    return delay_by_chance(16, 512, 40);
 }
 
 static pen_resolve_result made_up_resolve(pen_pgconn *conn, const pen_relation *rel,
@@ -68,12 +46,11 @@ static void no_close(pen_pgconn *conn);
 
 #include "apply/dispatcher.c"
 
-#define TXNS             1500
-#define CHANGES_MOST     3
-#define TABLES           6
-#define VERSIONS_MOST    400
-#define ROWS             5
-#define WATCHDOG_SECONDS 200
+#define TXNS          1500
+#define CHANGES_MOST  3
+#define TABLES        6
+#define VERSIONS_MOST 400
+#define ROWS          5
 
 /* One change as the history has it. */
 typedef struct step {
@@ -303,7 +280,8 @@ static void run_past(unsigned dispatchers, uint64_t seed, bounds *out)
                                  .batch_rows = 1000,
                                  .batch_bytes = (uint64_t)1 << 30,
                                  .batch_transactions = 1};
-    run_seed = seed;
+    watch_over_run();
+    chance_seed = seed;
     make_versions();
     given = out;
     memset(out, 0, sizeof(*out));
@@ -379,25 +357,15 @@ static void compare(const bounds *one, const bounds *several, unsigned dispatche
     }
 }
 
-static void bark(int signal_number)
-{
-    static const char words[] = "somebody waits for ever\n";
-    (void)signal_number;
-    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
-    _exit(EXIT_FAILURE);
-}
-
 int main(void)
 {
     static const unsigned counts[] = {2, 3, 7, PEN_DISPATCHERS_MAX};
     static bounds one;
     static bounds several;
-    signal(SIGALRM, bark);
-    alarm(WATCHDOG_SECONDS);
     pen_log_init(PEN_LOG_TEXT, PEN_LOG_ERROR);
     /* The long ones show what goes on for a while, the short ones the moment when a barrier comes.
      */
-    for (uint64_t seed = 1; seed <= 100 && wrong == 0; seed++) {
+    for (uint64_t seed = 1; seed <= 100 * races() && wrong == 0; seed++) {
         imagine(seed, seed <= 8 ? TXNS : 200);
         run_past(1, seed, &one);
         check_least(&one);

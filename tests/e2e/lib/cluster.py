@@ -64,6 +64,7 @@ class Cluster:
 
     def __init__(self, name, durable=False, settings=None, programs=None):
         self.name = name
+        self.durable = durable
         self.bin = programs or postgres_bin()
         self.port = free_port()
         self.process = None
@@ -135,9 +136,13 @@ class Cluster:
                     raise RuntimeError(f"the {self.name} server did not start: {error}\n{said}") from error
                 time.sleep(0.05)
 
+    @property
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
     def stop(self, how=signal.SIGINT):
         """SIGINT: fast shutdown; SIGQUIT: immediate, as if it had crashed."""
-        if self.process is None or self.process.poll() is not None:
+        if not self.running:
             return
         self.process.send_signal(how)
         try:
@@ -174,6 +179,17 @@ class Cluster:
         connection = psycopg2.connect(host=str(self.folder), port=self.port, user=role, dbname=dbname)
         connection.autocommit = True
         return connection
+
+    def create_database(self, name):
+        """Of the plain role. By copying files it takes a quarter of the time, where nothing is flushed for it."""
+        connection = self.connect("postgres")
+        try:
+            by_files = connection.server_version >= 150000 and not self.durable
+            with connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {name} OWNER owner TEMPLATE template0"
+                               + (" STRATEGY file_copy" if by_files else ""))
+        finally:
+            connection.close()
 
     def sql(self, statement, params=None, dbname="postgres", role=SUPERUSER):
         """Runs it in autocommit; gives the rows where there are any."""

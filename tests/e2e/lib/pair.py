@@ -19,7 +19,7 @@ class Pair:
         self.connections = []
         self.closed = False
         for cluster in (source, target):
-            cluster.sql(f"CREATE DATABASE {name} OWNER owner TEMPLATE template0")
+            cluster.create_database(name)
         self.source = self.connect(source)
         self.target = self.connect(target)
         self.penstock = Penstock(
@@ -79,6 +79,18 @@ class Pair:
             self.source.rollback()
             self.source.autocommit = True
 
+    def hold(self, statement, cluster=None):
+        """A session, on the target where nothing is said, whose transaction has carried out `statement`, until its
+        rollback()."""
+        holder = self.connect(cluster or self.target_cluster)
+        holder.autocommit = False
+        run(holder, statement)
+        return holder
+
+    def stream_early(self):
+        """The source sends whatever takes more than 64 kB before its commit, where penstock asks for that."""
+        self.source_cluster.sql(f"ALTER DATABASE {self.name} SET logical_decoding_work_mem = '64kB'")
+
     def make_slot(self, tables=None):
         """Publication and slot as penstock would make them: what is committed from now on is streamed."""
         names = quoting.SQL(", ").join(identifier(t) for t in tables or self.tables())
@@ -102,6 +114,11 @@ class Pair:
         rows = self.on_source(
             "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
         return rows[0][0] if rows else None
+
+    def wait_told(self, timeout=60):
+        """Until the source has been told that all it has committed so far may be forgotten."""
+        position = lsn_number(self.wal_lsn())
+        wait_until(lambda: lsn_number(self.confirmed_lsn()) >= position, timeout, "the source to be told")
 
     def wait_streaming(self, run_=None, timeout=30):
         """Until penstock holds the slot: this run, not the walsender of one that has just ended."""

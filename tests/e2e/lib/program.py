@@ -14,6 +14,9 @@ from .cluster import die_with_parent, time_factor
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 3
+# What is waited for comes soon, or never: so nothing is given up sooner than this, because a busy machine is slow. How
+# fast something is, a test says by itself.
+PATIENCE = 60
 
 
 def binary():
@@ -59,12 +62,12 @@ class Run:
     def wait(self, timeout=60, expect=None):
         """Waits for the end; gives the exit code, which is `expect` where that is given."""
         try:
-            code = self.process.wait(timeout * time_factor())
+            code = self.process.wait(max(timeout, PATIENCE) * time_factor())
         except subprocess.TimeoutExpired:
             self.kill()
             self.process.wait()
             raise AssertionError(
-                f"penstock did not end within {timeout} s; what it said last:\n{self.stderr[-4000:]}"
+                f"penstock did not end within {max(timeout, PATIENCE)} s; what it said last:\n{self.stderr[-4000:]}"
             ) from None
         if expect is not None:
             assert code == expect, f"exit code {code}, not {expect}; what it said:\n{self.stderr[-4000:]}"
@@ -167,10 +170,13 @@ class Penstock:
 
 
 def wait_until(condition, timeout=30, what="the condition"):
+    timeout = max(timeout, PATIENCE)
     deadline = time.monotonic() + timeout * time_factor()
+    pause = 0.01
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < deadline, f"{what} did not come true within {timeout} s"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.05)  # most questions cost a server a process

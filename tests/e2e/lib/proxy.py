@@ -65,6 +65,8 @@ class Link:
                 if self.swallow is to_client:
                     self.swallowed += len(data)
                     continue
+                if not to_client and self.proxy.asks_to_be_cut(data):
+                    break
                 if to_client and self.cut_after is not None:
                     self.cut_after -= len(data)
                     if self.cut_after <= 0:
@@ -101,6 +103,8 @@ class Proxy:
         self.delay = 0
         self.bytes_per_second = 0
         self.refusing = False
+        self.cut_at = None  # what a client says, as bytes: its connection is reset, and this is None again
+        self.lock = threading.Lock()
         self.links = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self.listener.getsockname()[1]
@@ -128,6 +132,13 @@ class Proxy:
 
     def turn_away(self, client):
         reset(client)
+
+    def asks_to_be_cut(self, data):
+        with self.lock:
+            found = self.cut_at is not None and self.cut_at in data
+            if found:
+                self.cut_at = None
+            return found
 
     def live(self):
         return [link for link in self.links if not link.over]

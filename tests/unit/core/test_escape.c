@@ -2,6 +2,7 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* All of `bytes`, character by character. */
 static const char *escape(pen_escape_style style, const char *bytes, size_t len)
@@ -53,4 +54,14 @@ Test(escape, a_character_cut_by_the_end_is_none)
     cr_assert_str_eq(escape(PEN_ESCAPE_TEXT, whole, 4), whole);
     cr_assert_str_eq(escape(PEN_ESCAPE_TEXT, whole, 3), "\\xf0\\x9f\\x90");
     cr_assert_str_eq(escape(PEN_ESCAPE_TEXT, "\xc3\xa4", 1), "\\xc3");
+}
+
+Test(escape, a_whole_text)
+{
+    char *shown = pen_escape_text("a\\b \"c\"\n\x1b[0m \xff \xc3\xa9");
+    cr_assert_str_eq(shown, "a\\b \"c\"\\n\\u001b[0m \\xff \xc3\xa9");
+    free(shown);
+    shown = pen_escape_text("");
+    cr_assert_str_eq(shown, "");
+    free(shown);
 }

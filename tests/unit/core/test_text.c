@@ -65,3 +65,20 @@ Test(text, grows)
         cr_assert_eq(text.len, 0);
     }
 }
+
+Test(text, numbers_are_grouped_by_thousands)
+{
+    static const struct {
+        uint64_t number;
+        const char *shown;
+    } cases[] = {{0, "0"},
+                 {999, "999"},
+                 {1000, "1,000"},
+                 {123456, "123,456"},
+                 {1234567, "1,234,567"},
+                 {UINT64_MAX, "18,446,744,073,709,551,615"}};
+    char shown[PEN_GROUPED_SIZE];
+    for (size_t i = 0; i < PEN_COUNTOF(cases); i++) {
+        cr_assert_str_eq(pen_group_digits(cases[i].number, shown), cases[i].shown);
+    }
+}
