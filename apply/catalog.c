@@ -1,6 +1,7 @@
 #include "apply/catalog.h"
 
 #include "apply/catalog_keys.h"
+#include "core/log.h"
 #include "core/pgtype.h"
 #include "core/text.h"
 
@@ -93,6 +94,7 @@ static const char *const table_sql =
 static const char *const columns_sql =
     "SELECT a.attname, pg_catalog.quote_ident(a.attname) AS quoted, a.atttypid, a.atttypmod,"
     " (SELECT t.typtype = 'e' FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid) AS is_enum,"
+    " pg_catalog.format_type(a.atttypid, a.atttypmod) AS whole_type,"
     " a.attgenerated <> '' AS generated, a.attidentity = 'a' AS identity_always,"
     /* Built-in types alone: the `=` of an extension's is not found with an empty search_path. */
     " a.atttypid < 16384 AND a.atttypid <> 'pg_catalog.interval'::pg_catalog.regtype"
@@ -235,6 +237,72 @@ static bool set_binary_type(pen_target *target, int column, const pen_format *fo
                (const char *)rel->table.data, pen_pgresult_named(res, row, "type_name"));
 }
 
+/* Types of pg_type.dat between which PostgreSQL rounds or cuts without an error. */
+enum {
+    OID_INT8 = 20,
+    OID_INT4 = 23,
+    OID_FLOAT4 = 700,
+    OID_FLOAT8 = 701,
+    OID_DATE = 1082,
+    OID_TIME = 1083,
+    OID_TIMESTAMP = 1114,
+    OID_TIMESTAMPTZ = 1184,
+    OID_INTERVAL = 1186,
+    OID_TIMETZ = 1266,
+    OID_NUMERIC = 1700
+};
+
+/* Digits behind the point that numeric's modifier allows (numeric.c). */
+static int scale_of(int32_t modifier)
+{
+    return (((modifier - 4) & 0x7ff) ^ 1024) - 1024;
+}
+
+static bool is_time(uint32_t oid)
+{
+    return oid == OID_TIME || oid == OID_TIMETZ || oid == OID_TIMESTAMP || oid == OID_TIMESTAMPTZ;
+}
+
+/* True when the source's column can have values that become others in a column of the target's
+ * type, and no error tells. */
+static bool may_round(const pen_rel_column *source, uint32_t oid, int32_t modifier)
+{
+    uint32_t from = source->type_oid;
+    int32_t had = source->type_modifier;
+    bool is_float = from == OID_FLOAT4 || from == OID_FLOAT8;
+    switch (oid) {
+    case OID_NUMERIC:
+        return modifier >= 0 && (is_float || (from == OID_NUMERIC &&
+                                              (had < 0 || scale_of(had) > scale_of(modifier))));
+    case OID_FLOAT4:
+        return from == OID_FLOAT8 || from == OID_NUMERIC || from == OID_INT4 || from == OID_INT8;
+    case OID_FLOAT8:
+        return from == OID_NUMERIC || from == OID_INT8;
+    case OID_DATE:
+        return from == OID_TIMESTAMP || from == OID_TIMESTAMPTZ;
+    case OID_INTERVAL:
+        return from == OID_INTERVAL && modifier >= 0 && had != modifier;
+    default: /* six digits of a second are all that there are */
+        return is_time(oid) && is_time(from) && modifier >= 0 && modifier < 6 &&
+               (had < 0 || had > modifier);
+    }
+}
+
+/* It may be meant so, and values that fit stay what they are. */
+static void tell_of_rounding(const pen_target *target, int column, const pen_pgresult *res, int row)
+{
+    const pen_relation *rel = target->rel;
+    if (may_round(&rel->columns[column], to_oid(pen_pgresult_named(res, row, "atttypid")),
+                  atoi(pen_pgresult_named(res, row, "atttypmod")))) {
+        pen_log(PEN_LOG_WARN,
+                "target: column \"%s\" of %s.%s is of type %s, and the source's column can have "
+                "values that this rounds or cuts without an error: such rows differ on the two "
+                "sides; give it the type that it has on the source",
+                (const char *)rel->columns[column].name.data, (const char *)rel->schema.data,
+                (const char *)rel->table.data, pen_pgresult_named(res, row, "whole_type"));
+    }
+}
+
 static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format *format,
                          pen_resolve_result *result, pen_error *err)
 {
@@ -268,6 +336,7 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format 
                                  atoi(pen_pgresult_named(res, row, "atttypmod")),
                                  is_true(pen_pgresult_named(res, row, "is_enum")), &column->form);
         read_array_type(column, res, row);
+        tell_of_rounding(target, i, res, row);
         ok = ok && (!format->binary || set_binary_type(target, i, format, res, row, err));
     }
     pen_pgresult_clear(res);

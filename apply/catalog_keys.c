@@ -274,7 +274,8 @@ static bool has_room(pen_target *target, uint16_t count)
 
 /* Tries the index whose columns begin at `row` as what finds the rows: with `full` any whose
  * columns are all published will do, else it must have exactly the columns of the source's
- * identity. */
+ * identity. Under FULL a primary key that is deferrable does not: within a statement of the source
+ * two rows may have the same. It leads to the row nevertheless, among all other columns. */
 static bool find_rows_by(pen_target *target, const pen_pgresult *res, int row, int count, bool full)
 {
     const pen_relation *rel = target->rel;
@@ -287,6 +288,7 @@ static bool find_rows_by(pen_target *target, const pen_pgresult *res, int row, i
         (full && !is_true(pen_pgresult_named(res, row, "indisprimary")))) {
         return false;
     }
+    bool alone = !full || is_true(pen_pgresult_named(res, row, "indimmediate"));
     for (int c = 0; c < count; c++) {
         int i = find_column(target, pen_pgresult_named(res, row + c, "attname"));
         if (i < 0 || (!full && !rel->columns[i].is_key) ||
@@ -296,10 +298,10 @@ static bool find_rows_by(pen_target *target, const pen_pgresult *res, int row, i
     }
     for (int c = 0; c < count; c++) {
         int i = find_column(target, pen_pgresult_named(res, row + c, "attname"));
-        target->columns[i].is_key = true;
+        target->columns[i].is_key = alone;
         target->columns[i].equals = pen_strdup(pen_pgresult_named(res, row + c, "equals"));
     }
-    return true;
+    return alone;
 }
 
 static void add_unique(pen_target *target, const pen_pgresult *res, int row, int count,

@@ -376,6 +376,38 @@ static bool warn_of_kinds(pen_pgconn *source, const char *publication, pen_error
     return true;
 }
 
+/* The stream does not tell of a partition that is emptied by its own name when it goes by the
+ * root's: CREATE PUBLICATION in PostgreSQL's documentation. Some do that instead of a DELETE. */
+static bool warn_of_roots(pen_pgconn *source, const char *publication, pen_error *err)
+{
+    const char *const values[] = {publication};
+    pen_pgresult *res = NULL;
+    const char *root = NULL;
+    if (!query_one(source, "look for partitioned tables in the publication",
+                   "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)"
+                   " FROM pg_catalog.pg_publication p"
+                   " JOIN pg_catalog.pg_publication_tables t USING (pubname)"
+                   " JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname"
+                   " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid"
+                   "  AND c.relname = t.tablename"
+                   " WHERE p.pubname = $1 AND p.pubviaroot AND p.pubtruncate AND c.relkind = 'p'"
+                   " ORDER BY 1 LIMIT 1",
+                   1, values, &res, &root, err)) {
+        return false;
+    }
+    if (root != NULL) {
+        pen_log(
+            PEN_LOG_WARN,
+            "publication \"%s\" publishes partitions by the name of their root, %s for one, and "
+            "then no TRUNCATE of a single partition: what is emptied so on the source stays on "
+            "the target. ALTER PUBLICATION … SET (publish_via_partition_root = false), or "
+            "TRUNCATE it there too",
+            publication, root);
+    }
+    pen_pgresult_clear(res);
+    return true;
+}
+
 static bool judge_differences(const pen_options *options, const pen_pgresult *res, pen_error *err)
 {
     bool filtered = options->table.count + options->schema.count + options->exclude_table.count +
@@ -415,6 +447,7 @@ bool pen_publication_check(pen_pgconn *source, const pen_options *options, pen_e
     pen_text_appendf(&difference, DIFFERENCE_FORMAT, chosen);
     char *query = pen_text_take(&difference);
     ok = ok && warn_of_kinds(source, options->publication, err) &&
+         warn_of_roots(source, options->publication, err) &&
          pen_pgconn_exec(source, "compare the publication with the tables", query, 1, values, &res,
                          err) &&
          judge_differences(options, res, err);

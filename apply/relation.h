@@ -43,7 +43,8 @@ typedef struct pen_target_column {
     uint32_t binary_type; /* built-in type whose form its values come in; 0: as text */
     bool hashable;        /* as far as its type and the source's go; see pen_catalog_key_form */
     pen_key_form form;    /* how, then */
-    char *equals;         /* for key columns: the operator, OPERATOR(schema.=) */
+    char *equals;         /* for key columns, and those of an index that leads to a row which only
+                             all of its columns tell: the operator, OPERATOR(schema.=) */
     /* as one of many values in an array */
     uint32_t array_type;  /* OID of the array's type; 0: its values cannot be elements */
     char array_delimiter; /* between them as text */

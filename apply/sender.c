@@ -157,11 +157,29 @@ static bool prepare(pen_sender *sender, pen_statement *st, const pen_change *sub
                                       st->param_types, subject, &st->prepared, err);
 }
 
+/* Under publish_via_partition_root the partitions may have keys that their root has not: the source
+ * lets the change through, and tells nothing that the row could be found by. */
+static bool can_find_row(const pen_change *chg, pen_error *err)
+{
+    const pen_target *target = chg->rel->target;
+    return chg->kind == PEN_CHANGE_INSERT || target->whole_row || target->key_count > 0 ||
+           pen_error_set(err, PEN_ERROR_FATAL,
+                         "the source did not tell which columns of %s.%s are its replica identity, "
+                         "so the row of an UPDATE or DELETE cannot be found; if it is partitioned "
+                         "and published by its root, give the root the primary key that the "
+                         "partitions have. What was written before cannot be followed: copy the "
+                         "data again and start again under another --name",
+                         (const char *)chg->rel->schema.data, (const char *)chg->rel->table.data);
+}
+
 bool pen_sender_change(pen_sender *sender, const pen_change *chg, const pen_change *subject,
                        bool guarded, pen_error *err)
 {
     if (chg->kind == PEN_CHANGE_TRUNCATE) {
         return send_truncate(sender, chg, subject, err);
+    }
+    if (!can_find_row(chg, err)) {
+        return false;
     }
     const pen_target *target = chg->rel->target;
     if (target->deferrable && !sender->deferred) {

@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* Why each group:
- * - the same text must be the same value here as on the source's stream;
+ * - the same text must be the same value here as on the source's stream, and a NULL in an array no
+ *   text;
  * - no timeout of the server's or role's default may end a session that only waits for its turn;
  * - row security must not hide rows silently: off makes the server say so instead;
  * - plans: a generic plan made while a table was small would stay a sequential scan for ever; JIT
@@ -14,7 +15,7 @@
 static const char *const row_settings =
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; "
     "SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C'; "
-    "SET xmloption = 'content'; SET search_path = ''; "
+    "SET xmloption = 'content'; SET array_nulls = on; SET search_path = ''; "
     "SET default_transaction_read_only = off; "
     "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
     "SET idle_session_timeout = 0; "

@@ -125,6 +125,11 @@ static void add_whole_row_condition(builder *b)
         if (column->generated) {
             continue;
         }
+        if (column->equals != NULL) { /* of the primary key, which has no NULL */
+            pen_text_appendf(&b->sql, "%s%s %s ", b->prefix, column->name, column->equals);
+            add_param(b, i, true);
+            b->prefix = " AND ";
+        }
         if (column->bytes_equal) {
             pen_text_appendf(&b->sql, "%s%s IS NOT DISTINCT FROM ", b->prefix, column->name);
             add_param(b, i, true);

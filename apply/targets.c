@@ -47,6 +47,23 @@ static void keep(pen_targets *targets, pen_target *target)
     targets->all[targets->count++] = target;
 }
 
+/* A table that was dropped on the source and created anew comes by the same name. What the old one
+ * had, the stream does not take away. */
+static void tell_of_another(const pen_targets *targets, const pen_target *target)
+{
+    for (size_t i = 0; i < targets->count; i++) {
+        const pen_target *other = targets->all[i];
+        if (other->oid == target->oid && other->rel->oid != target->rel->oid) {
+            pen_log(PEN_LOG_WARN,
+                    "source: %s is another table than it was before (that one was dropped, renamed "
+                    "or detached): what it had is still on the target, because the stream does not "
+                    "tell of that; compare the two, and take out there what is too much",
+                    target->name);
+            return;
+        }
+    }
+}
+
 /* Versions are the reader's, but for what it never looks at: their targets. */
 static pen_relation *ours(const pen_relation *rel)
 {
@@ -75,6 +92,7 @@ static bool resolve(pen_targets *targets, const pen_relation *rel, pen_error *er
     case PEN_RESOLVE_FAILED:
         return false;
     }
+    tell_of_another(targets, target);
     keep(targets, target);
     ours(rel)->target = target;
     if (target->scope == PEN_SCOPE_ALL) {

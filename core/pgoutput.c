@@ -87,6 +87,20 @@ static void set_offset(pen_reading *in, const row_copy *row)
     in->cur.next = in->cur.end - (row->end - row->next);
 }
 
+/* An UPDATE by which a row comes into a publication's row filter is sent as an INSERT, without what
+ * is stored out of line and did not change (pgoutput_row_filter, PostgreSQL 15 to 18). */
+static bool refuse_unchanged(const pen_reading *in, uint32_t column)
+{
+    return pen_error_set(
+        in->err, PEN_ERROR_FATAL,
+        "Insert message from the source at offset %zu: the value of column %u is left out. "
+        "PostgreSQL does so when an UPDATE brings a row into the publication's row filter (WHERE) "
+        "and the value is large and did not change, unless the table has REPLICA IDENTITY FULL. "
+        "Set that, or take the filter off; what was written before cannot be followed: copy the "
+        "data again and start again under another --name",
+        in->bytes.len - pen_cursor_left(&in->cur), column + 1);
+}
+
 /* Values that are not sent ('u') make sense only where the target has the row already. */
 static bool read_tuple(pen_reading *in, row_copy *row, pen_value *values, uint32_t count,
                        bool may_be_unchanged)
@@ -117,6 +131,9 @@ static bool read_tuple(pen_reading *in, row_copy *row, pen_value *values, uint32
         } else if (kind != PEN_VALUE_NULL && (kind != PEN_VALUE_UNCHANGED || !may_be_unchanged)) {
             row->next = next - 1;
             set_offset(in, row);
+            if (kind == PEN_VALUE_UNCHANGED) {
+                return refuse_unchanged(in, i);
+            }
             return pen_reading_malformed(
                 in, "column %u has the kind 0x%02X, which it may not have here", i + 1, kind);
         }

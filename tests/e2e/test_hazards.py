@@ -76,6 +76,23 @@ def test_a_deferrable_constraint_that_is_checked_at_the_end_of_the_statement(any
     assert pair.same() == 23
 
 
+@pytest.mark.parametrize("apply", ["sets", "rows"])
+def test_a_deferrable_primary_key_of_a_table_with_full_identity(any_pair, apply):
+    """Within the statement two rows have the same key: only all of their columns tell which of them is meant."""
+    pair = any_pair
+    pair.schema("""CREATE TABLE t (id int, half numeric, v text, PRIMARY KEY (id, half) DEFERRABLE);
+        ALTER TABLE t REPLICA IDENTITY FULL""")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t SELECT i, 0.50, 'x' || i FROM generate_series(1, 40) i")
+    pair.on_source("UPDATE t SET id = id + 1")
+    pair.transaction("SET CONSTRAINTS ALL DEFERRED", "INSERT INTO t VALUES (5, 0.5, 'new')",
+                     "UPDATE t SET v = v || '!' WHERE id = 5 AND v = 'new'",
+                     "DELETE FROM t WHERE id = 5 AND v <> 'new!'",
+                     "UPDATE t SET id = 100 - id, half = half * 1.0")
+    pair.penstock.catch_up(apply=apply)
+    assert pair.same() == 40
+
+
 def test_another_publication_is_not_taken_up_in_silence(pair):
     """It would leave out tables that the stream had so far, and nothing would say so."""
     pair.schema("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")

@@ -89,6 +89,86 @@ def test_another_type_on_the_target(pair):
     assert pair.same() == 30
 
 
+@pytest.mark.parametrize("there, here, rounds", [
+    ("numeric(12,4)", "numeric(12,2)", True),
+    ("numeric", "numeric(12,2)", True),
+    ("numeric(12,2)", "numeric(14,2)", False),
+    ("numeric(12,2)", "numeric", False),
+    ("float8", "float4", True),
+    ("float8", "numeric(12,2)", True),
+    ("float4", "float8", False),
+    ("bigint", "float8", True),
+    ("int", "numeric(12,2)", False),
+    ("timestamp", "date", True),
+    ("timestamp", "timestamp(3)", True),
+    ("timestamptz(3)", "timestamptz(6)", False),
+    ("time(3)", "time(0)", True),
+    ("interval", "interval second(0)", True),
+])
+def test_a_type_that_rounds_is_told_of(pair, there, here, rounds):
+    """PostgreSQL rounds on the way into the column without a word, and so would we."""
+    pair.on_source(f"CREATE TABLE t (id int PRIMARY KEY, v {there})")
+    pair.on_target(f"CREATE TABLE t (id int PRIMARY KEY, v {here})")
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    run = pair.penstock.catch_up()
+    told = [e["message"] for e in run.events() if e["level"] == "warn" and "rounds" in e["message"]]
+    assert len(told) == rounds
+    assert all('"v" of public.t' in line for line in told)
+
+
+def test_a_table_that_is_made_anew_is_told_of(pair):
+    """Of what happened to the one before it the stream says nothing: its rows are still there."""
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
+    admin = pair.connect(pair.source_cluster, "postgres")
+    with admin.cursor() as cursor:
+        cursor.execute(f'CREATE PUBLICATION "{pair.name}" FOR ALL TABLES')
+    pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pair.name,))
+    pair.on_source("INSERT INTO t VALUES (1)")
+    pair.on_source("ALTER TABLE t ADD COLUMN v int")
+    pair.on_target("ALTER TABLE t ADD COLUMN v int")
+    pair.on_source("INSERT INTO t VALUES (2)")
+    run = pair.penstock.catch_up()
+    assert not [e for e in run.events() if "another table" in e["message"]]
+    pair.on_source("INSERT INTO t VALUES (3)")
+    pair.on_source("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v int)")
+    pair.on_source("INSERT INTO t VALUES (4)")
+    run = pair.penstock.catch_up()
+    assert len([e for e in run.events() if e["level"] == "warn" and "another table" in e["message"]]) == 1
+
+
+def test_a_row_that_comes_into_the_row_filter(pair):
+    """By an UPDATE. PostgreSQL sends it whole only under REPLICA IDENTITY FULL."""
+    if pair.source.server_version < 150000:
+        pytest.skip("the source has no row filters")
+    pair.schema("""CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER v SET STORAGE EXTERNAL;
+        ALTER TABLE t REPLICA IDENTITY FULL""")
+    pair.on_source(f'CREATE PUBLICATION "{pair.name}" FOR TABLE t WHERE (id > 10)')
+    pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pair.name,))
+    pair.on_source("INSERT INTO t SELECT i, repeat('x', 10000) FROM generate_series(1, 3) i")
+    pair.on_source("UPDATE t SET id = 11 WHERE id = 1")
+    pair.penstock.catch_up()
+    assert pair.on_target("SELECT id, length(v) FROM t") == [(11, 10000)]
+    pair.on_source("ALTER TABLE t REPLICA IDENTITY DEFAULT")
+    pair.on_source("UPDATE t SET id = 12 WHERE id = 2")
+    assert "into the publication's row filter" in pair.penstock.fails().the_error()
+    assert pair.on_target("SELECT id, length(v) FROM t") == [(11, 10000)]
+
+
+def test_partitions_by_their_root_without_a_key(any_pair):
+    """Their own keys are not told by the root's name."""
+    pair = any_pair
+    pair.schema("""CREATE TABLE t (id int, k int) PARTITION BY LIST (k);
+        CREATE TABLE t_1 PARTITION OF t (PRIMARY KEY (id)) FOR VALUES IN (1)""")
+    pair.on_source(f'CREATE PUBLICATION "{pair.name}" FOR TABLE t WITH (publish_via_partition_root)')
+    pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pair.name,))
+    pair.on_source("INSERT INTO t VALUES (1, 1), (2, 1)")
+    run = pair.penstock.catch_up()
+    assert [e for e in run.events() if e["level"] == "warn" and "no TRUNCATE of a single partition" in e["message"]]
+    pair.on_source("DELETE FROM t WHERE id = 1")
+    assert "which columns of public.t are its replica identity" in pair.penstock.fails().the_error()
+
+
 def test_generated_columns(any_pair):
     pair = any_pair
     pair.schema("""CREATE TABLE t (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED, b text);

@@ -208,27 +208,29 @@ def test_every_type_as_a_key(typed_pair):
     pair.same()
 
 
-def test_settings_of_the_servers_do_not_change_values(make_pair):
-    """Databases on both sides that show dates and floats their own way."""
+@pytest.mark.parametrize("form", ["text", "binary"])
+def test_settings_of_the_servers_do_not_change_values(make_pair, form):
+    """Databases on both sides that show dates and floats their own way, and read arrays so."""
     pair = make_pair("owner")
     for cluster, zone, style, interval in (
         (pair.source_cluster, "Asia/Tokyo", "German", "iso_8601"),
         (pair.target_cluster, "America/New_York", "SQL, DMY", "sql_standard"),
     ):
         for setting in (f"TimeZone = '{zone}'", f"DateStyle = '{style}'", f"IntervalStyle = '{interval}'",
-                        "extra_float_digits = -10", "bytea_output = 'escape'"):
+                        "extra_float_digits = -10", "bytea_output = 'escape'", "array_nulls = off"):
             cluster.sql(f"ALTER DATABASE {pair.name} SET {setting}")
     pair.schema("""CREATE TABLE t (id int PRIMARY KEY, a timestamptz, b date, c interval, d float8, e bytea,
-        f timestamptz[], g tstzrange); CREATE TABLE k (a timestamptz, d float8, c interval);
+        f timestamptz[], g tstzrange, h text, i text[]); CREATE TABLE k (a timestamptz, d float8, c interval);
         ALTER TABLE k REPLICA IDENTITY FULL""")
     pair.make_slot()
     pair.on_source("""INSERT INTO t SELECT i, '2024-03-04 05:06:07.123456+00'::timestamptz + i * interval '1 hour',
         '2024-03-04', '1 year -2 days +03:04:05.6', 1 / 3.0::float8, '\\x00275cff', '{2024-03-04 00:00+00}',
-        '[2024-03-04 00:00+00,2024-04-03 00:00+00)' FROM generate_series(1, 20) i""")
+        '[2024-03-04 00:00+00,2024-04-03 00:00+00)', NULLIF('x', 'x'), ARRAY['a', NULL]
+        FROM generate_series(1, 20) i""")
     pair.on_source("INSERT INTO k SELECT a, d, c FROM t")
     pair.on_source("UPDATE k SET d = 2 / 3.0::float8")
     pair.on_source("DELETE FROM k WHERE a > '2024-03-04 12:00+00'")
-    pair.penstock.catch_up()
+    pair.penstock.catch_up(format=form)
     for connection in (pair.source, pair.target):
         with connection.cursor() as cursor:
             cursor.execute("SET TimeZone = UTC; SET DateStyle = ISO; SET IntervalStyle = postgres;"

@@ -31,6 +31,19 @@ Test(pgoutput_bad, lengths_that_lie)
     rig_deinit(&at);
 }
 
+Test(pgoutput_bad, an_insert_without_a_value)
+{
+    rig at;
+    rig_init_with_relations(&at);
+    wire_row(&at.out, 'I', WIRE_ITEM);
+    wire_tuple(&at.out, 'N', 3);
+    wire_null(&at.out);
+    wire_unchanged(&at.out);
+    wire_null(&at.out);
+    expect_refused(&at, "value of column 2 is left out");
+    rig_deinit(&at);
+}
+
 Test(pgoutput_bad, unknown_messages)
 {
     rig at;
