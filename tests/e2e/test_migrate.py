@@ -68,6 +68,31 @@ def test_unique_indexes_come_before_the_stream_and_others_concurrently(pair):
     same_definitions(pair)
 
 
+def test_indexes_of_a_materialised_view_that_needs_a_primary_key(pair):
+    """It can only be made when that is there, and its unique index, which a concurrent refresh needs, behind it."""
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' || i % 3 FROM generate_series(1, 9) i;"
+                   "CREATE MATERIALIZED VIEW m AS SELECT id, v, count(*) AS n FROM t GROUP BY id;"
+                   "CREATE UNIQUE INDEX m_id ON m (id); CREATE INDEX m_v ON m (v); COMMENT ON INDEX m_id IS 'of m'")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    cutover(pair)
+    same_definitions(pair)
+    pair.on_target("REFRESH MATERIALIZED VIEW CONCURRENTLY m")
+    assert pair.on_target("SELECT count(*) FROM m") == [(9,)]
+
+
+def test_what_ends_like_a_comment_of_the_dump(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); COMMENT ON TABLE t IS 'list:\n-- one';"
+                   "COMMENT ON COLUMN t.id IS 'see\nSET default_tablespace';"
+                   "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1\n-- one$$")
+    run = migrate(pair, "--no-owner", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    assert "left out" not in run.stderr
+    cutover(pair)
+    same_definitions(pair)
+    column = "SELECT col_description('t'::regclass, 1)"
+    assert pair.on_target(column) == pair.on_source(column)
+
+
 def test_tables_that_are_there_already(pair):
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY, n int)")
     pair.on_target("ALTER TABLE u ALTER n TYPE bigint")
@@ -118,6 +143,46 @@ def test_what_is_excluded_is_not_made(pair):
     assert {"customer", "tree", "descendant"} <= names
     assert not names & {"journal", "part", "part_0", "part 2 low", "Order; Line", "totals"}
     pair.same(["customer", "tree", "ancestor", "descendant", "big_text"])
+
+
+def test_objects_that_need_what_is_excluded_are_named(pair):
+    pair.on_source("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int CONSTRAINT b_a REFERENCES a);"
+                   "CREATE VIEW both_ AS SELECT b.id FROM a JOIN b USING (id); CREATE VIEW only_b AS SELECT * FROM b;"
+                   "CREATE TABLE c (id int PRIMARY KEY, a int CONSTRAINT c_a REFERENCES a);"
+                   "CREATE POLICY p ON b USING (EXISTS (SELECT FROM a WHERE a.id = b.a))")
+    run = migrate(pair, "--exclude-table", "a", "--exclude-table", "c", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    (named,) = [e["message"] for e in run.events() if "the filters leave out" in e["message"]]
+    assert named.startswith("3 objects") and "FK CONSTRAINT public.b b_a" in named and "VIEW public.both_" in named \
+        and "POLICY public.b p" in named and "only_b" not in named
+    cutover(pair, "--exclude-table", "a", "--exclude-table", "c")
+    assert pair.on_target("SELECT to_regclass('only_b') IS NOT NULL, to_regclass('both_')") == [(True, None)]
+
+
+def test_with_tables_named_only_foreign_keys_between_them_come(pair):
+    pair.on_source("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int CONSTRAINT b_a REFERENCES a);"
+                   "CREATE VIEW seen AS SELECT * FROM b")
+    run = migrate(pair, "--table", "b", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    (named,) = [e["message"] for e in run.events() if "the filters leave out" in e["message"]]
+    assert named.startswith("1 objects") and "FK CONSTRAINT public.b b_a" in named
+
+
+def test_a_schema_that_is_named_comes_with_its_grants(pair):
+    pair.on_source("CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE SCHEMA other;"
+                   "CREATE SEQUENCE app.alone; COMMENT ON SEQUENCE app.alone IS 'not asked for';"
+                   "GRANT USAGE ON SCHEMA app, other TO PUBLIC; GRANT SELECT ON app.t TO PUBLIC;"
+                   "COMMENT ON SCHEMA app IS 'of the application';"
+                   "ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO PUBLIC;"
+                   "ALTER DEFAULT PRIVILEGES IN SCHEMA other GRANT SELECT ON TABLES TO PUBLIC")
+    migrate(pair, "--schema", "app", "--stop-when-caught-up").wait(60, DONE)
+    for query in ("SELECT nspacl::text, obj_description(oid) FROM pg_namespace WHERE nspname = 'app'",
+                  "SELECT relacl::text FROM pg_class WHERE oid = 'app.t'::regclass",
+                  "SELECT defaclobjtype, defaclacl::text FROM pg_default_acl d JOIN pg_namespace n ON n.oid = defaclnamespace"
+                  " WHERE nspname = 'app'"):
+        assert pair.on_target(query) == pair.on_source(query)
+    assert pair.on_target("SELECT to_regclass('app.alone'), to_regnamespace('other'), count(*) FROM pg_default_acl") \
+        == [(None, None, 1)]
 
 
 def test_acknowledged_when_spooled(pair):
