@@ -256,8 +256,10 @@ static bool check_empty_some(pen_migration *migration, const pen_pgresult *quote
     pen_text sql = {0};
     pen_pgresult *res = NULL;
     for (int row = from; row < to; row++) {
-        pen_text_appendf(&sql, "%sSELECT %d WHERE EXISTS (SELECT 1 FROM ONLY %s)",
-                         row == from ? "" : " UNION ALL ", row, pen_pgresult_value(quoted, row, 0));
+        pen_text_appendf(&sql, "%sSELECT %d WHERE EXISTS (SELECT 1 FROM %s%s)",
+                         row == from ? "" : " UNION ALL ", row,
+                         pen_pgresult_value(quoted, row, 1)[0] == 't' ? "" : "ONLY ",
+                         pen_pgresult_value(quoted, row, 0));
     }
     char *query = pen_text_take(&sql);
     bool ok = pen_pgconn_exec(migration->target, "look for rows there", query, 0, NULL, &res, err);
@@ -280,10 +282,9 @@ static bool check_empty(pen_migration *migration, const pen_pgresult *tables, fi
                                   pen_pgresult_value(tables, 0, 1)};
     pen_pgresult *quoted = NULL;
     if (!pen_pgconn_exec(migration->target, "list the tables there",
-                         "SELECT pg_catalog.format('%I.%I', w.s, w.t)"
-                         " FROM unnest($1::text[], $2::text[]) w(s, t)"
-                         " WHERE pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))"
-                         "  IS NOT NULL",
+                         "SELECT pg_catalog.format('%I.%I', w.s, w.t), c.relkind = 'p'"
+                         " FROM unnest($1::text[], $2::text[]) w(s, t) JOIN pg_catalog.pg_class c"
+                         " ON c.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))",
                          2, values, &quoted, err)) {
         return false;
     }
@@ -310,8 +311,10 @@ static bool check_asleep(pen_migration *migration, const pen_pgresult *tables, f
             "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I (%s)', w.s, w.t,"
             "  COALESCE(k.conname, g.tgname)), ', ')"
             " FROM unnest($1::text[], $2::text[]) w(s, t)"
-            " JOIN pg_catalog.pg_trigger g ON g.tgrelid ="
-            "  pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))"
+            " CROSS JOIN LATERAL (SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s,"
+            "   w.t))::oid UNION SELECT l.relid::oid FROM pg_catalog.pg_partition_tree("
+            "   pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))) l) part(relid)"
+            " JOIN pg_catalog.pg_trigger g ON g.tgrelid = part.relid"
             " LEFT JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint"
             " WHERE pg_catalog.strpos($3, g.tgenabled::text) > 0",
             3, values, &res, err)) {

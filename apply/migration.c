@@ -113,12 +113,26 @@ bool pen_migration_reconnect_source(pen_migration *migration, pen_error *err)
     return pen_migration_open_source(migration->options, "control", &migration->source, err);
 }
 
+/* Only where they are not there: an event trigger would see the attempt, too. */
+static bool make_tables(pen_pgconn *target, pen_error *err)
+{
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(target, "look for the migration's tables",
+                         "SELECT pg_catalog.to_regclass('penstock.copied_chunk') IS NOT NULL", 0,
+                         NULL, &res, err)) {
+        return false;
+    }
+    bool there = pen_pgresult_value(res, 0, 0)[0] == 't';
+    pen_pgresult_clear(res);
+    return there ||
+           pen_pgconn_exec(target, "make the migration's tables", tables_sql, 0, NULL, NULL, err);
+}
+
 static bool read_phase(pen_migration *migration, pen_error *err)
 {
     const char *const values[] = {migration->options->name};
     pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(migration->target, "make the migration's tables", tables_sql, 0, NULL,
-                         NULL, err) ||
+    if (!make_tables(migration->target, err) ||
         !pen_pgconn_exec(migration->target, "read the migration's phase",
                          "SELECT phase FROM penstock.migration WHERE name = $1", 1, values, &res,
                          err)) {

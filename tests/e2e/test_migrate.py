@@ -106,6 +106,29 @@ def test_tables_that_are_there_already(pair):
     assert pair.same() == 101
 
 
+def test_partitions_that_are_there_already(pair):
+    """What is no partitioned table on the source may be one on the target, whose rows and triggers are its partitions'."""
+    pair.on_source("CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL;"
+                   "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 10) i")
+    pair.on_target("CREATE TABLE t (id int, v text) PARTITION BY HASH (id);"
+                   "CREATE TABLE t_0 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+                   "CREATE TABLE t_1 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY HASH (id);"
+                   "CREATE TABLE t_1_0 PARTITION OF t_1 FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+                   "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := 'bad'; RETURN NEW; END $$;"
+                   "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 10) i;"
+                   "CREATE TRIGGER spoils BEFORE INSERT ON t_1_0 FOR EACH ROW EXECUTE FUNCTION spoil()")
+    run = migrate(pair, "--schema-from", "none", "--stop-when-caught-up")
+    run.wait(30, FAILED)
+    assert "2 checks failed" in run.the_error() and "public.t is not empty" in run.the_error()
+    pair.on_target("TRUNCATE t")
+    run = migrate(pair, "--schema-from", "none", "--stop-when-caught-up")
+    run.wait(30, FAILED)
+    assert "public.t (spoils)" in run.the_error()
+    pair.on_target("ALTER TABLE t_1_0 DISABLE TRIGGER USER")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 10
+
+
 def test_tables_in_the_way_and_other_refusals(pair):
     pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
     run = migrate(pair)

@@ -1,7 +1,12 @@
 """What `penstock cutover` makes of sequences, and in which order it makes what acts by itself."""
 
+import signal
+
+import pytest
+
 from lib.everything import same_definitions
 from lib.migration import cutover, migrate
+from lib.points import needs_points
 from lib.program import DONE
 
 
@@ -21,3 +26,79 @@ def test_sequences_that_have_given_nothing_yet(pair):
     assert pair.on_target("SELECT nextval('restarted'), nextval('\"down; \"\"1\"\"\"'), nextval('fresh'), nextval('emptied')") \
         == [(7000 + 1000, -50 - 2 * 1000, 30, 1)]
     same_definitions(pair)
+
+
+EVENTS = """
+CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t); INSERT INTO t VALUES (1, 1);
+CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM t; CREATE TABLE seen (id serial PRIMARY KEY, tag text);
+CREATE FUNCTION notice() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN INSERT INTO public.seen (tag) VALUES (tg_tag); END $$;
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER tg AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing();
+COMMENT ON TRIGGER tg ON t IS 'does nothing'
+"""
+COMMENTS = "SELECT description FROM pg_description WHERE classoid IN ('pg_trigger'::regclass, 'pg_event_trigger'::regclass)" \
+    " ORDER BY 1"
+
+
+@needs_points
+@pytest.mark.parametrize("point", [None, "cutover-view", "cutover-item:4"])
+def test_an_event_trigger_sees_nothing_of_the_cutover(make_pair, point):
+    """Only a superuser may make one; the last of the points is when it is there already."""
+    pair = make_pair("postgres")
+    pair.on_source(EVENTS)
+    pair.source_cluster.sql("CREATE EVENT TRIGGER on_ddl ON ddl_command_start EXECUTE FUNCTION notice();"
+                            "COMMENT ON EVENT TRIGGER on_ddl IS 'notices'", dbname=pair.name)
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    if point is not None:
+        killed = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": point})
+        assert killed.wait(60) == -signal.SIGKILL, killed.stderr[-3000:]
+        there = pair.on_target("SELECT count(*) FROM pg_event_trigger")
+        assert there == [(1 if point == "cutover-item:4" else 0,)]
+        pair.on_source("INSERT INTO t VALUES (2, 1)")
+    cutover(pair)
+    pair.same()
+    same_definitions(pair)
+    assert pair.on_target(COMMENTS) == pair.on_source(COMMENTS) == [("does nothing",), ("notices",)]
+    assert pair.on_target("TABLE m") == [(1 if point is None else 2,)]
+    assert pair.on_target("SELECT evtname, evtevent, evtenabled FROM pg_event_trigger") == [("on_ddl", "ddl_command_start", "O")]
+
+
+def test_transactions_that_are_open_still_are_named(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY)")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    with pair.connect(pair.source_cluster) as writer, writer.cursor() as cursor:
+        writer.autocommit = False
+        cursor.execute("BEGIN; INSERT INTO t VALUES (1)")
+        pid = writer.info.backend_pid
+        pair.on_source("BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'forgotten'")
+        run = cutover(pair)
+        (named,) = [e["message"] for e in run.events() if "are open still" in e["message"]]
+        assert f"process {pid} (owner" in named and "prepared transaction 'forgotten'" in named
+        writer.rollback()
+    pair.on_source("ROLLBACK PREPARED 'forgotten'")
+
+
+@needs_points
+@pytest.mark.parametrize("point", [None, "cutover-item:3", "cutover-view"])
+def test_forced_row_security(pair, point):
+    """A table's owner meets it, too, once it is there: a check of a foreign key would, and the rows that come yet."""
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);"
+                   "CREATE TABLE u (id int PRIMARY KEY, t int REFERENCES t); INSERT INTO u VALUES (1, 1), (2, 2);"
+                   "CREATE MATERIALIZED VIEW m AS SELECT id FROM t;"
+                   "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;"
+                   "CREATE POLICY not_all ON t USING (id > 1); COMMENT ON POLICY not_all ON t IS 'not all'")
+    pair.source_cluster.sql("ALTER ROLE owner BYPASSRLS")
+    try:
+        migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+        if point is not None:
+            killed = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": point})
+            assert killed.wait(60) == -signal.SIGKILL, killed.stderr[-3000:]
+            pair.on_source("INSERT INTO t VALUES (3); INSERT INTO u VALUES (3, 3)")
+        cutover(pair)
+        same_definitions(pair)
+        everything = "SELECT (SELECT array_agg(id ORDER BY id) FROM t), (SELECT array_agg(t ORDER BY t) FROM u)"
+        assert pair.target_cluster.sql(everything, dbname=pair.name) == pair.source_cluster.sql(everything, dbname=pair.name)
+        assert pair.on_target("SELECT count(*) FROM t WHERE id = 1") == [(0,)]
+    finally:
+        pair.source_cluster.sql("ALTER ROLE owner NOBYPASSRLS")
