@@ -191,6 +191,29 @@ def test_with_tables_named_only_foreign_keys_between_them_come(pair):
     assert named.startswith("1 objects") and "FK CONSTRAINT public.b b_a" in named
 
 
+def test_what_no_dump_of_the_schema_brings_is_named(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE conf (id int PRIMARY KEY); INSERT INTO conf VALUES (1);"
+                   "CREATE PUBLICATION \"My own\" FOR TABLE t")
+    for statement in (f"ALTER DATABASE {pair.name} SET TimeZone = 'Asia/Tokyo'",
+                      f"ALTER ROLE owner IN DATABASE {pair.name} SET work_mem = '5MB'",
+                      f"CREATE SUBSCRIPTION sub_{pair.name} CONNECTION 'host=nowhere' PUBLICATION p"
+                      " WITH (connect = false, slot_name = NONE)",
+                      "ALTER EXTENSION plpgsql ADD TABLE conf",
+                      "UPDATE pg_extension SET extconfig = ARRAY['conf'::regclass::oid], extcondition = '{\"\"}'"):
+        pair.source_cluster.sql(statement, dbname=pair.name)
+    try:
+        run = migrate(pair, "--stop-when-caught-up")
+        run.wait(60, DONE)
+    finally:
+        pair.source_cluster.sql(f"DROP SUBSCRIPTION sub_{pair.name}", dbname=pair.name)
+    warnings = [e["message"] for e in run.events() if e["level"] == "warn"]
+    for words, names in (("publications and subscriptions", f'publication "My own", subscription sub_{pair.name}'),
+                         ("settings of the database", "TimeZone, role owner: work_mem"), ("extensions", "public.conf")):
+        (named,) = [message for message in warnings if words in message]
+        assert named.endswith(": " + names)
+    assert run.stderr.index("public.conf") < run.stderr.index("making the source's schema")
+
+
 def test_a_schema_that_is_named_comes_with_its_grants(pair):
     pair.on_source("CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE SCHEMA other;"
                    "CREATE SEQUENCE app.alone; COMMENT ON SEQUENCE app.alone IS 'not asked for';"
