@@ -386,10 +386,10 @@ static bool judge_differences(const pen_options *options, const pen_pgresult *re
         bool extra = strcmp(pen_pgresult_value(res, 0, 1), "extra") == 0;
         return pen_error_set(err, PEN_ERROR_CONFIG,
                              "publication \"%s\" is there already and %s %s, which the filters %s; "
-                             "ALTER PUBLICATION on "
-                             "the source, or change the filters",
+                             "change the filters, or run ALTER PUBLICATION on the source%s",
                              options->publication, extra ? "publishes" : "does not publish",
-                             pen_pgresult_value(res, 0, 0), extra ? "leave out" : "choose");
+                             pen_pgresult_value(res, 0, 0), extra ? "leave out" : "choose",
+                             extra ? "" : ", which brings none of the rows that are there already");
     }
     int missing = 0;
     while (missing < rows && strcmp(pen_pgresult_value(res, missing, 1), "missing") == 0) {

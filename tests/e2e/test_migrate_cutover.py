@@ -7,7 +7,7 @@ import pytest
 from lib.everything import same_definitions
 from lib.migration import cutover, migrate
 from lib.points import needs_points
-from lib.program import DONE
+from lib.program import DONE, USAGE
 
 
 def test_sequences_that_have_given_nothing_yet(pair):
@@ -62,6 +62,28 @@ def test_an_event_trigger_sees_nothing_of_the_cutover(make_pair, point):
     assert pair.on_target(COMMENTS) == pair.on_source(COMMENTS) == [("does nothing",), ("notices",)]
     assert pair.on_target("TABLE m") == [(1 if point is None else 2,)]
     assert pair.on_target("SELECT evtname, evtevent, evtenabled FROM pg_event_trigger") == [("on_ddl", "ddl_command_start", "O")]
+
+
+def test_a_table_that_is_published_late_is_named(pair):
+    """Its rows from before are nobody's: the copy is done, and the stream has only changes."""
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY);"
+                   "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+                   "CREATE TABLE p_0 PARTITION OF p FOR VALUES FROM (0) TO (10)")
+    run = migrate(pair, "--schema", "public", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    assert "had begun" not in run.stderr
+    late = "CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (10) TO (20)"
+    pair.on_source(late + "; INSERT INTO late VALUES (1); INSERT INTO p VALUES (1), (11)")
+    run = cutover(pair, "--schema", "public", expect=USAGE)
+    assert "does not publish public.late" in run.the_error() and "none of the rows" in run.the_error()
+    pair.on_source(f"ALTER PUBLICATION {pair.name} ADD TABLE late")
+    pair.on_source("INSERT INTO late VALUES (2)")
+    pair.on_target(late)
+    run = cutover(pair, "--schema", "public")
+    (named,) = [e["message"] for e in run.events() if "had begun" in e["message"]]
+    assert named.count("public.") == 1 and "public.late;" in named
+    assert pair.on_target("SELECT array_agg(id) FROM late") == [([2],)]
+    assert pair.on_target("SELECT array_agg(id ORDER BY id) FROM p") == [([1, 11],)]
 
 
 def test_transactions_that_are_open_still_are_named(pair):
