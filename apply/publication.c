@@ -243,6 +243,8 @@ static bool check_generated(pen_pgconn *source, const char *chosen, bool *must_p
     return ok;
 }
 
+/* ONLY, because those that inherit from a table are chosen for themselves. Partitions always come
+ * with their root. */
 static bool create_for(pen_pgconn *source, const char *publication, const char *chosen,
                        bool publish_generated, pen_error *err)
 {
@@ -252,7 +254,7 @@ static bool create_for(pen_pgconn *source, const char *publication, const char *
     char *name = NULL;
     pen_text_appendf(
         &sql,
-        "SELECT pg_catalog.string_agg(pg_catalog.format('%%I.%%I', nspname, relname), ', '"
+        "SELECT pg_catalog.string_agg(pg_catalog.format('ONLY %%I.%%I', nspname, relname), ', '"
         " ORDER BY nspname, relname) FROM (%s) chosen",
         chosen);
     char *query = pen_text_take(&sql);

@@ -21,27 +21,30 @@ static const char *const silent_sql =
     "  q.sequencename), 'SELECT')";
 
 /* All of the database's own; last_value is NULL for one that has given none yet, and then the value
- * before the one that it will give counts, unless that is its START, as on the target. $1 the
- * margin, $2 and $3 what such sequences are called and will give. The sum may leave bigint's range,
- * numeric's it does not. */
+ * before the one that it will give counts, unless that is its START, as on the target. Without a
+ * margin where that does not fit: what is left is more worth than a distance. $1 the margin, $2 and
+ * $3 what such sequences are called and will give. The sum may leave bigint's range, numeric's it
+ * does not. */
 static const char *const source_sql =
     "SELECT COALESCE(pg_catalog.array_agg(s), '{}'), COALESCE(pg_catalog.array_agg(n), '{}'),"
     " COALESCE(pg_catalog.array_agg(v), '{}'), COALESCE(pg_catalog.array_agg(up), '{}'),"
     " pg_catalog.string_agg(CASE WHEN hidden THEN pg_catalog.format('%I.%I', s, n) END, ', '),"
     " pg_catalog.string_agg(CASE WHEN at_end THEN pg_catalog.format('%I.%I', s, n) END, ', ')"
-    " FROM (SELECT s, n, up, hidden, LEAST(GREATEST(v, min_value), max_value)::bigint AS v,"
-    "  v NOT BETWEEN min_value AND max_value AND NOT cycle AS at_end"
+    " FROM (SELECT s, n, up, hidden, at_end, LEAST(GREATEST(CASE WHEN at_end THEN v ELSE beyond "
+    "END,"
+    "   min_value), max_value)::bigint AS v"
+    "  FROM (SELECT *, beyond NOT BETWEEN min_value AND max_value AND NOT cycle AS at_end"
+    "  FROM (SELECT *, v + step::numeric * $1::numeric AS beyond"
     "  FROM (SELECT q.schemaname::text AS s, q.sequencename::text AS n, q.increment_by > 0 AS up,"
-    "   q.min_value, q.max_value, q.cycle, q.last_value, w.next,"
-    "   COALESCE(q.last_value, w.next::numeric - q.increment_by)"
-    "    + q.increment_by::numeric * $1::numeric AS v,"
+    "   q.increment_by AS step, q.min_value, q.max_value, q.cycle, q.last_value, w.next,"
+    "   COALESCE(q.last_value, w.next::numeric - q.increment_by) AS v,"
     "   NOT pg_catalog.has_sequence_privilege(pg_catalog.format('%I.%I', q.schemaname,"
     "    q.sequencename), 'SELECT') AS hidden"
     "   FROM pg_catalog.pg_sequences q LEFT JOIN unnest($2::text[], $3::bigint[]) w(name, next)"
     "    ON w.name = pg_catalog.format('%I.%I', q.schemaname, q.sequencename)"
     "    AND w.next <> q.start_value"
     "   WHERE q.schemaname NOT IN ('pg_catalog', 'information_schema', 'penstock')"
-    "   AND q.schemaname !~ '^pg_(toast|temp)') q"
+    "   AND q.schemaname !~ '^pg_(toast|temp)') q) q) q"
     "  WHERE last_value IS NOT NULL OR next IS NOT NULL OR hidden) q";
 
 /* Never back: after a restart of the cutover the target may have given some already. */
@@ -71,7 +74,7 @@ static bool judge_source(const pen_pgresult *source, pen_error *err)
         pen_log(
             PEN_LOG_WARN,
             "these sequences are so near their end that the margin does not fit: they are set to "
-            "their last value: %.800s",
+            "where they are on the source, without one: %.800s",
             at_end);
     }
     return true;

@@ -191,6 +191,25 @@ def test_with_tables_named_only_foreign_keys_between_them_come(pair):
     assert named.startswith("1 objects") and "FK CONSTRAINT public.b b_a" in named
 
 
+def test_a_table_without_those_that_inherit_from_it(pair):
+    pair.on_source("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (PRIMARY KEY (id)) INHERITS (a);"
+                   "INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
+    migrate(pair, "--exclude-table", "b", "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("INSERT INTO a VALUES (3); INSERT INTO b VALUES (4)")
+    cutover(pair, "--exclude-table", "b")
+    assert pair.on_target("SELECT array_agg(id ORDER BY id), to_regclass('b') FROM a") == [([1, 3], None)]
+
+
+def test_default_privileges_are_only_for_what_comes_later(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE MATERIALIZED VIEW m AS SELECT id, v FROM t GROUP BY id;"
+                   "CREATE VIEW w AS SELECT id, v FROM t GROUP BY id; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    cutover(pair)
+    acls = "SELECT relname, relacl::text FROM pg_class WHERE relname IN ('t', 'm', 'w') ORDER BY 1"
+    assert pair.on_target(acls) == pair.on_source(acls) == [("m", None), ("t", None), ("w", None)]
+    assert pair.on_target("SELECT count(*) FROM pg_default_acl") == [(1,)]
+
+
 def test_what_no_dump_of_the_schema_brings_is_named(pair):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE conf (id int PRIMARY KEY); INSERT INTO conf VALUES (1);"
                    "CREATE PUBLICATION \"My own\" FOR TABLE t")

@@ -28,6 +28,19 @@ def test_sequences_that_have_given_nothing_yet(pair):
     same_definitions(pair)
 
 
+def test_sequences_near_their_end(pair):
+    """What is left of them stays: at their last value the first row of the target would fail."""
+    pair.on_source("CREATE TABLE t (id smallserial PRIMARY KEY); SELECT setval('t_id_seq', 32000); INSERT INTO t DEFAULT VALUES;"
+                   "CREATE SEQUENCE down INCREMENT -1 MINVALUE -5000 START -1; SELECT setval('down', -4500);"
+                   "CREATE SEQUENCE round_ CYCLE MAXVALUE 100; SELECT setval('round_', 50)")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    run = cutover(pair)
+    (named,) = [e["message"] for e in run.events() if "near their end" in e["message"]]
+    assert set(named.split(": ")[-1].split(", ")) == {"public.down", "public.t_id_seq"}
+    pair.on_target("INSERT INTO t DEFAULT VALUES")
+    assert pair.on_target("SELECT max(id), nextval('down'), nextval('round_') FROM t") == [(32002, -4501, 1)]
+
+
 EVENTS = """
 CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t); INSERT INTO t VALUES (1, 1);
 CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM t; CREATE TABLE seen (id serial PRIMARY KEY, tag text);
