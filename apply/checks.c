@@ -138,33 +138,63 @@ static bool warn_of_old_transactions(pen_migration *migration, pen_error *err)
     return true;
 }
 
-/* What logical replication leaves out. */
+/* What logical replication, or the schema's dump, leaves out. */
 static bool name_left_out(pen_migration *migration, pen_error *err)
 {
     static const struct {
-        const char *sql;
+        const char *sql; /* $1 the publication, where it is needed */
         const char *words;
+        bool asks_publication;
     } kinds[] = {
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
          " WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND " PEN_USER_SCHEMA("n.nspname"),
          "unlogged tables are copied as they are at the snapshot, but no stream has their changes, "
          "and "
-         "a crash of the target empties them there"},
+         "a crash of the target empties them there",
+         false},
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
          " WHERE c.relkind = 'f' AND " PEN_USER_SCHEMA("n.nspname"),
          "foreign tables are made on the target, with the servers that they name; user mappings "
-         "come with them only where this user may see them"},
+         "come with them only where this user may see them",
+         false},
         {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
          " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
          " WHERE c.relkind = 'm' AND " PEN_USER_SCHEMA("n.nspname"),
-         "materialised views are made empty on the target and filled at the cutover"},
+         "materialised views are made empty on the target and filled at the cutover", false},
+        {"SELECT pg_catalog.string_agg(w, ', ') FROM (SELECT 'publication '"
+         " || pg_catalog.quote_ident(pubname) AS w FROM pg_catalog.pg_publication WHERE pubname <> "
+         "$1"
+         " UNION ALL SELECT 'subscription ' || pg_catalog.quote_ident(subname)"
+         " FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid"
+         " WHERE d.datname = pg_catalog.current_database()) o",
+         "publications and subscriptions are not made on the target", true},
+        {"SELECT pg_catalog.string_agg(COALESCE('role ' || pg_catalog.quote_ident(r.rolname) || ': "
+         "',"
+         " '') || pg_catalog.split_part(c, '=', 1), ', ') FROM pg_catalog.pg_db_role_setting s"
+         " JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase"
+         " CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) c"
+         " LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole"
+         " WHERE d.datname = pg_catalog.current_database()",
+         "settings of the database (ALTER DATABASE … SET, ALTER ROLE … IN DATABASE … SET) are not "
+         "made "
+         "on the target",
+         false},
+        {"SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
+         " FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) t(oid)"
+         " JOIN pg_catalog.pg_class c ON c.oid = t.oid AND c.relkind IN ('r', 'p')"
+         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace",
+         "tables that extensions keep their configuration in are made by CREATE EXTENSION; rows "
+         "that "
+         "were added since are neither copied nor streamed",
+         false},
     };
     for (size_t i = 0; i < PEN_COUNTOF(kinds); i++) {
         char *names = NULL;
-        if (!pen_check_ask(migration->source, "look for what is not replicated", kinds[i].sql, NULL,
-                           &names, err)) {
+        const char *value = kinds[i].asks_publication ? migration->options->publication : NULL;
+        if (!pen_check_ask(migration->source, "look for what is not replicated", kinds[i].sql,
+                           value, &names, err)) {
             return false;
         }
         if (names != NULL) {
@@ -256,8 +286,10 @@ static bool check_empty_some(pen_migration *migration, const pen_pgresult *quote
     pen_text sql = {0};
     pen_pgresult *res = NULL;
     for (int row = from; row < to; row++) {
-        pen_text_appendf(&sql, "%sSELECT %d WHERE EXISTS (SELECT 1 FROM ONLY %s)",
-                         row == from ? "" : " UNION ALL ", row, pen_pgresult_value(quoted, row, 0));
+        pen_text_appendf(&sql, "%sSELECT %d WHERE EXISTS (SELECT 1 FROM %s%s)",
+                         row == from ? "" : " UNION ALL ", row,
+                         pen_pgresult_value(quoted, row, 1)[0] == 't' ? "" : "ONLY ",
+                         pen_pgresult_value(quoted, row, 0));
     }
     char *query = pen_text_take(&sql);
     bool ok = pen_pgconn_exec(migration->target, "look for rows there", query, 0, NULL, &res, err);
@@ -280,10 +312,9 @@ static bool check_empty(pen_migration *migration, const pen_pgresult *tables, fi
                                   pen_pgresult_value(tables, 0, 1)};
     pen_pgresult *quoted = NULL;
     if (!pen_pgconn_exec(migration->target, "list the tables there",
-                         "SELECT pg_catalog.format('%I.%I', w.s, w.t)"
-                         " FROM unnest($1::text[], $2::text[]) w(s, t)"
-                         " WHERE pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))"
-                         "  IS NOT NULL",
+                         "SELECT pg_catalog.format('%I.%I', w.s, w.t), c.relkind = 'p'"
+                         " FROM unnest($1::text[], $2::text[]) w(s, t) JOIN pg_catalog.pg_class c"
+                         " ON c.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))",
                          2, values, &quoted, err)) {
         return false;
     }
@@ -310,8 +341,10 @@ static bool check_asleep(pen_migration *migration, const pen_pgresult *tables, f
             "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I (%s)', w.s, w.t,"
             "  COALESCE(k.conname, g.tgname)), ', ')"
             " FROM unnest($1::text[], $2::text[]) w(s, t)"
-            " JOIN pg_catalog.pg_trigger g ON g.tgrelid ="
-            "  pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))"
+            " CROSS JOIN LATERAL (SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s,"
+            "   w.t))::oid UNION SELECT l.relid::oid FROM pg_catalog.pg_partition_tree("
+            "   pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.s, w.t))) l) part(relid)"
+            " JOIN pg_catalog.pg_trigger g ON g.tgrelid = part.relid"
             " LEFT JOIN pg_catalog.pg_constraint k ON k.oid = g.tgconstraint"
             " WHERE pg_catalog.strpos($3, g.tgenabled::text) > 0",
             3, values, &res, err)) {

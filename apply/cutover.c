@@ -1,5 +1,6 @@
 #include "apply/cutover.h"
 
+#include "apply/check_roles.h"
 #include "apply/migration.h"
 #include "apply/schema.h"
 #include "apply/sequences.h"
@@ -61,17 +62,26 @@ static bool look_at_start(pen_migration *migration, pen_error *err)
     return count_unbuilt(migration, err);
 }
 
-/* What fires when rows are applied, of that which the cutover makes: it would do on the target what
- * it has done on the source already. Foreign keys may stay: the stream keeps their order. */
+/* What the cutover makes and rows must not meet that are applied then: what fires would do on the
+ * target what it has done on the source already, and row security keeps rows from a table's owner.
+ * Event triggers come first, because they would see the rest. Foreign keys may stay: the stream
+ * keeps their order. */
 static const char *const firing_sql =
-    "SELECT i.n, pg_catalog.format('DROP %s %I ON %I.%I', i.kind, f.name, n.nspname, c.relname)"
-    " FROM penstock.schema_item i, (SELECT 'TRIGGER' AS kind, tgrelid AS relid, tgname AS name"
-    "  FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0"
-    "  UNION ALL SELECT 'RULE', ev_class, rulename FROM pg_catalog.pg_rewrite) f"
-    " JOIN pg_catalog.pg_class c ON c.oid = f.relid"
-    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE i.name = $1 AND i.done AND i.step = 3 AND i.kind = f.kind AND c.relkind IN ('r', 'p')"
-    " AND i.object = f.kind || ' ' || n.nspname || '.' || c.relname || ' ' || f.name";
+    "SELECT i.n, f.undo FROM penstock.schema_item i, (SELECT 'EVENT TRIGGER' AS kind,"
+    "  evtname::text AS name, pg_catalog.format('DROP EVENT TRIGGER %I', evtname) AS undo FROM "
+    "pg_catalog.pg_event_trigger"
+    " UNION ALL SELECT f.kind, n.nspname || '.' || c.relname || f.behind,"
+    "  pg_catalog.format(f.undo, n.nspname, c.relname, f.name) FROM (SELECT 'TRIGGER' AS kind,"
+    "   tgrelid AS relid, ' ' || tgname AS behind, tgname AS name, 'DROP TRIGGER %3$I ON %1$I.%2$I'"
+    "    AS undo FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0"
+    "   UNION ALL SELECT 'RULE', ev_class, ' ' || rulename, rulename, 'DROP RULE %3$I ON %1$I.%2$I'"
+    "    FROM pg_catalog.pg_rewrite UNION ALL SELECT 'ROW SECURITY', oid, '', '',"
+    "    'ALTER TABLE %1$I.%2$I DISABLE ROW LEVEL SECURITY' FROM pg_catalog.pg_class"
+    "    WHERE relrowsecurity) f"
+    "  JOIN pg_catalog.pg_class c ON c.oid = f.relid"
+    "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')) f"
+    " WHERE i.name = $1 AND i.done AND i.step >= 3 AND i.kind = f.kind"
+    " AND i.object = f.kind || ' ' || f.name ORDER BY i.kind <> 'EVENT TRIGGER'";
 
 static bool drop_firing(pen_migration *migration, const pen_pgresult *firing, pen_error *err)
 {
@@ -85,7 +95,14 @@ static bool drop_firing(pen_migration *migration, const pen_pgresult *firing, pe
                              " AND n = $2::int",
                              2, values, NULL, err);
     }
-    ok = ok && pen_migration_record(target, migration->options->name, PEN_PHASE_READY, err) &&
+    /* What is said of them is gone with them. */
+    const char *const name[] = {migration->options->name};
+    ok = ok &&
+         pen_pgconn_exec(target, "record what is dropped",
+                         "UPDATE penstock.schema_item SET done = false WHERE name = $1"
+                         " AND step >= 3 AND kind IN ('COMMENT', 'SECURITY LABEL')",
+                         1, name, NULL, err) &&
+         pen_migration_record(target, migration->options->name, PEN_PHASE_READY, err) &&
          exec(target, "commit", "COMMIT", err);
     if (!ok) {
         pen_error ignored;
@@ -105,14 +122,42 @@ static bool begin_anew(pen_migration *migration, pen_error *err)
                          &firing, err)) {
         return false;
     }
-    pen_log(PEN_LOG_INFO,
-            "an earlier cutover was interrupted: what the source has written since is applied "
-            "first; %d triggers and rules that it has made are dropped, and made again then",
-            pen_pgresult_rows(firing));
+    pen_log(
+        PEN_LOG_INFO,
+        "an earlier cutover was interrupted: what the source has written since is applied "
+        "first; %d triggers, rules and the like that it has made are dropped, and made again then",
+        pen_pgresult_rows(firing));
     bool ok = drop_firing(migration, firing, err);
     pen_pgresult_clear(firing);
     PEN_KILL_POINT("cutover-anew");
     return ok;
+}
+
+/* What they commit comes too late. Of other users' sessions not everybody may see that. */
+static bool warn_of_open_transactions(pen_migration *migration, pen_error *err)
+{
+    char *open = NULL;
+    if (!pen_check_ask(
+            migration->source, "look for open transactions",
+            "SELECT pg_catalog.string_agg(w, '; ') FROM (SELECT 'process ' || pid || ' ('"
+            "  || COALESCE(usename::text, '') || ', since ' || xact_start || ')' AS w"
+            "  FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL"
+            "  AND datname = pg_catalog.current_database() AND backend_type ="
+            "  'client backend' AND pid <> pg_catalog.pg_backend_pid()"
+            " UNION ALL SELECT 'prepared transaction ' || pg_catalog.quote_literal(gid)"
+            "  || ' (since ' || prepared || ')' FROM pg_catalog.pg_prepared_xacts"
+            "  WHERE database = pg_catalog.current_database() LIMIT 10) o",
+            NULL, &open, err)) {
+        return false;
+    }
+    if (open != NULL) {
+        pen_log(PEN_LOG_WARN,
+                "source: these transactions have written something and are open still; if they "
+                "commit now, that may be lost: %s",
+                open);
+    }
+    free(open);
+    return true;
 }
 
 /* Everything that the source has committed by now goes to the target. */
@@ -125,7 +170,8 @@ static bool drain(const pen_options *options, pen_stop_reason *reason, pen_error
         return false;
     }
     bool ok = look_at_start(migration, err) &&
-              (migration->phase != PEN_PHASE_CUTOVER || begin_anew(migration, err));
+              (migration->phase != PEN_PHASE_CUTOVER || begin_anew(migration, err)) &&
+              warn_of_open_transactions(migration, err);
     pen_migration_close(migration);
     if (!ok) {
         return false;
@@ -235,7 +281,8 @@ static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
         return false;
     }
     const char *const values[] = {pen_pgresult_value(names, 0, 0), migration->options->name};
-    bool ok = pen_pgconn_exec(migration->target, "list the materialised views",
+    bool ok = exec(migration->target, "set up the session", "SET row_security = on", err) &&
+              pen_pgconn_exec(migration->target, "list the materialised views",
                               "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)"
                               " FROM pg_catalog.pg_class c"
                               " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -274,12 +321,34 @@ static void report(const tally *made, int64_t began_us, int64_t drained_us)
     pen_log_fields(PEN_LOG_INFO, "cutover finished", fields, PEN_COUNTOF(fields));
 }
 
+/* What is left of one step. */
+static bool make_step(pen_migration *migration, pen_schema_step step, tally *made, pen_error *err)
+{
+    pen_schema_items items;
+    if (!pen_schema_list(migration->target, migration->options->name, step, false, &items, err)) {
+        return false;
+    }
+    bool ok = true;
+    for (size_t i = 0; ok && i < items.count; i++) {
+        ok = pen_schema_make_one(migration->target, migration->options->name, &items.items[i], err);
+        made->objects++;
+        PEN_KILL_POINT("cutover-item");
+    }
+    pen_schema_items_deinit(&items);
+    return ok;
+}
+
+/* Foreign keys are validated before there is row security, because the check sees all rows, or is
+ * refused; views are filled under it, as they are on the source. Event triggers would see what is
+ * made behind them, which nobody does on the source. */
 static bool finish(pen_migration *migration, tally *made, pen_error *err)
 {
     if (!pen_migration_enter(migration, PEN_PHASE_CUTOVER, err) ||
         !pen_sequences_set(migration, &made->sequences, err) ||
         !make_waiting(migration, made, err) || !validate_foreign_keys(migration, made, err) ||
-        !fill_views(migration, made, err) || !pen_migration_enter(migration, PEN_PHASE_DONE, err)) {
+        !make_step(migration, PEN_STEP_SECURITY, made, err) || !fill_views(migration, made, err) ||
+        !make_step(migration, PEN_STEP_LAST, made, err) ||
+        !pen_migration_enter(migration, PEN_PHASE_DONE, err)) {
         return false;
     }
     if (migration->options->schema_from == PEN_SCHEMA_NONE) {

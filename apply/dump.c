@@ -317,6 +317,20 @@ static void trim(char *sql)
     sql[len] = '\0';
 }
 
+/* Whether a line at an entry's end is none of its own. What is quoted there may look alike, but an
+ * entry ends with a semicolon, and this line would close a quote. */
+static bool is_tail(const char *text)
+{
+    static const char *const set = "SET default_";
+    size_t quotes = 0;
+    for (const char *c = text; *c != '\0'; c++) {
+        quotes += *c == '\'';
+    }
+    return strncmp(text, set, strlen(set)) == 0
+               ? quotes % 2 == 0
+               : strncmp(text, "--", 2) == 0 && text[strlen(text) - 1] != ';';
+}
+
 /* What pg_restore sets for the entries that follow stands at the end of the one before, and are the
  * defaults of a new session, with --no-tablespaces. Behind the last one are comments. */
 static void take_tail_off(char *sql)
@@ -325,7 +339,7 @@ static void take_tail_off(char *sql)
         trim(sql);
         char *last = strrchr(sql, '\n');
         last = last == NULL ? sql : last + 1;
-        if (strncmp(last, "SET default_", 12) != 0 && strncmp(last, "--", 2) != 0) {
+        if (!is_tail(last)) {
             return;
         }
         *last = '\0';
@@ -344,13 +358,20 @@ static bool is_any(const char *kind, const char *const *kinds)
 
 static pen_schema_step own_step(const pen_dump_entry *entry)
 {
-    static const char *const at_cutover[] = {
-        "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER",       "RULE",
-        "POLICY",        "ROW SECURITY",     "EVENT TRIGGER", NULL};
+    static const char *const at_cutover[] = {"FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE",
+                                             NULL};
+    static const char *const security[] = {"POLICY", "ROW SECURITY", NULL};
     if (is_any(entry->kind, at_cutover)) {
         return PEN_STEP_CUTOVER;
     }
-    if (strcmp(entry->kind, "CONSTRAINT") == 0 ||
+    if (is_any(entry->kind, security)) {
+        return PEN_STEP_SECURITY;
+    }
+    if (strcmp(entry->kind, "EVENT TRIGGER") == 0) {
+        return PEN_STEP_LAST;
+    }
+    /* Default privileges must not meet what is made later: a view that waits for a primary key. */
+    if (strcmp(entry->kind, "CONSTRAINT") == 0 || strcmp(entry->kind, "DEFAULT ACL") == 0 ||
         (strcmp(entry->kind, "INDEX") == 0 && strncmp(entry->sql, "CREATE UNIQUE ", 14) == 0)) {
         return PEN_STEP_UNIQUE;
     }
@@ -397,6 +418,22 @@ static entry_ref *sort_by_id(const pen_dump *dump)
     return by_id;
 }
 
+bool pen_dump_goes_alone(const char *kind)
+{
+    static const char *const alone[] = {"INDEX", "CONSTRAINT", "STATISTICS", NULL};
+    return is_any(kind, alone);
+}
+
+/* What goes alone is made before everything else of its step: where it needs something of that (an
+ * index on a materialised view that needs a primary key), it waits for the next one. */
+static pen_schema_step step_after(const pen_dump_entry *entry, const pen_dump_entry *need)
+{
+    bool early = need->step == entry->step &&
+                 (need->step == PEN_STEP_UNIQUE || need->step == PEN_STEP_INDEXES) &&
+                 pen_dump_goes_alone(entry->kind) && !pen_dump_goes_alone(need->kind);
+    return early ? entry->step + 1 : need->step > entry->step ? need->step : entry->step;
+}
+
 /* Nothing is made before what it needs, which comes earlier in the dump. */
 static void decide_steps(pen_dump *dump)
 {
@@ -407,8 +444,8 @@ static void decide_steps(pen_dump *dump)
         entry->wanted = true;
         for (size_t k = 0; k < entry->need_count; k++) {
             const pen_dump_entry *need = find_entry(dump, by_id, entry->needs[k]);
-            if (need != NULL && need < entry && need->step > entry->step) {
-                entry->step = need->step;
+            if (need != NULL && need < entry) {
+                entry->step = step_after(entry, need);
             }
         }
     }
@@ -483,6 +520,7 @@ static const char *const attached_kinds[] = {"DEFAULT",
                                              "TABLE ATTACH",
                                              "COMMENT",
                                              "ACL",
+                                             "DEFAULT ACL",
                                              "SECURITY LABEL",
                                              "CONSTRAINT",
                                              "INDEX",
@@ -515,6 +553,9 @@ static const char *const leading_kinds[] = {"TABLE",         "VIEW",  "MATERIALI
                                             "FOREIGN TABLE", "INDEX", "CONSTRAINT",
                                             "FK CONSTRAINT", NULL};
 
+/* What may belong to a schema; all else is only in one. */
+static const char *const schema_kinds[] = {"COMMENT", "ACL", "DEFAULT ACL", "SECURITY LABEL", NULL};
+
 /* Whether all tables that it needs are wanted, and it belongs to something that is. */
 static bool belongs(const pen_dump *dump, const entry_ref *by_id, const pen_dump_entry *entry)
 {
@@ -524,7 +565,8 @@ static bool belongs(const pen_dump *dump, const entry_ref *by_id, const pen_dump
         if (need != NULL && !need->wanted && is_any(need->kind, leading_kinds)) {
             return false;
         }
-        any |= need != NULL && need->wanted && strcmp(need->kind, "SCHEMA") != 0;
+        any |= need != NULL && need->wanted &&
+               (strcmp(need->kind, "SCHEMA") != 0 || is_any(entry->kind, schema_kinds));
     }
     return any;
 }
@@ -549,6 +591,34 @@ static void choose_only(pen_dump *dump, const entry_ref *by_id, const uint32_t *
     }
 }
 
+/* "TRIGGER public.t tg" is of "TABLE public.t". */
+static bool is_of(const pen_dump_entry *entry, const pen_dump_entry *table)
+{
+    const char *whose = entry->label + strlen(entry->kind);
+    const char *name = table->label + strlen(table->kind);
+    size_t len = strlen(name);
+    return strncmp(whose, name, len) == 0 && whose[len] == ' ';
+}
+
+static bool is_missed(const pen_dump *dump, const entry_ref *by_id, const pen_dump_entry *entry,
+                      bool only_chosen)
+{
+    if (entry->wanted || strcmp(entry->kind, "TABLE") == 0) {
+        return false;
+    }
+    if (!is_any(entry->kind, attached_kinds)) {
+        return !only_chosen;
+    }
+    for (size_t k = 0; k < entry->need_count; k++) {
+        const pen_dump_entry *need = find_entry(dump, by_id, entry->needs[k]);
+        if (need != NULL && need->wanted && is_any(need->kind, leading_kinds) &&
+            is_of(entry, need)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void pen_dump_choose(pen_dump *dump, bool only_chosen, const uint32_t *chosen, size_t chosen_count,
                      const uint32_t *left_out, size_t left_out_count)
 {
@@ -565,6 +635,9 @@ void pen_dump_choose(pen_dump *dump, bool only_chosen, const uint32_t *chosen, s
                 entry->wanted &= need == NULL || need->wanted;
             }
         }
+    }
+    for (size_t i = 0; i < dump->count; i++) {
+        dump->entries[i].missed = is_missed(dump, by_id, &dump->entries[i], only_chosen);
     }
     free(by_id);
 }

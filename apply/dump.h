@@ -10,10 +10,12 @@
 
 /* When an object is made. */
 typedef enum pen_schema_step {
-    PEN_STEP_TABLES,  /* before the copy */
-    PEN_STEP_UNIQUE,  /* after the copy, before the stream */
-    PEN_STEP_INDEXES, /* beside the stream */
-    PEN_STEP_CUTOVER  /* when the stream has ended */
+    PEN_STEP_TABLES,   /* before the copy */
+    PEN_STEP_UNIQUE,   /* after the copy, before the stream */
+    PEN_STEP_INDEXES,  /* beside the stream */
+    PEN_STEP_CUTOVER,  /* when the stream has ended */
+    PEN_STEP_SECURITY, /* when foreign keys are validated, which looks at all rows */
+    PEN_STEP_LAST      /* when nothing is left to be made */
 } pen_schema_step;
 
 typedef struct pen_dump_entry {
@@ -28,6 +30,7 @@ typedef struct pen_dump_entry {
     char *sql;
     pen_schema_step step;
     bool wanted;
+    bool missed; /* not wanted, though what it belongs to is, because of something else it needs */
 } pen_dump_entry;
 
 typedef struct pen_dump {
@@ -57,9 +60,13 @@ void pen_dump_deinit(pen_dump *dump);
 /* Reads what pg_restore --verbose printed. Its own seam, for tests. */
 void pen_dump_parse(const char *text, pen_dump *dump);
 
+/* Whether objects of this kind need nothing that is made beside them: indexes and the like. */
+bool pen_dump_goes_alone(const char *kind);
+
 /* Marks as wanted: with `only_chosen` the tables whose OIDs are in `chosen` (rising), all that they
  * need, and all that belongs to wanted objects alone; otherwise everything but the tables in
- * `left_out` (rising), and what needs them. */
+ * `left_out` (rising), and what needs them. Marks as missed what is not made for the sake of
+ * another object alone. */
 void pen_dump_choose(pen_dump *dump, bool only_chosen, const uint32_t *chosen, size_t chosen_count,
                      const uint32_t *left_out, size_t left_out_count);
 

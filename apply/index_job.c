@@ -48,13 +48,6 @@ bool pen_index_open(const pen_options *options, uint64_t owner, const char *part
 
 /* The pool */
 
-/* What needs nothing that is made beside it. */
-static bool goes_alone(const pen_schema_item *item)
-{
-    return strcmp(item->kind, "INDEX") == 0 || strcmp(item->kind, "CONSTRAINT") == 0 ||
-           strcmp(item->kind, "STATISTICS") == 0;
-}
-
 bool pen_index_pool_init(pen_index_pool *pool, const pen_options *options, uint64_t owner,
                          bool concurrently, pen_pgconn *target, pen_schema_step step,
                          pen_error *err)
@@ -70,7 +63,7 @@ bool pen_index_pool_init(pen_index_pool *pool, const pen_options *options, uint6
     }
     pool->items.items = pen_calloc(all.count + 1, sizeof(*pool->items.items));
     for (size_t i = 0; i < all.count; i++) {
-        if (goes_alone(&all.items[i])) {
+        if (pen_dump_goes_alone(all.items[i].kind)) {
             pool->items.items[pool->items.count++] = all.items[i];
             all.items[i] = (pen_schema_item){0};
         }

@@ -113,12 +113,26 @@ bool pen_migration_reconnect_source(pen_migration *migration, pen_error *err)
     return pen_migration_open_source(migration->options, "control", &migration->source, err);
 }
 
+/* Only where they are not there: an event trigger would see the attempt, too. */
+static bool make_tables(pen_pgconn *target, pen_error *err)
+{
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(target, "look for the migration's tables",
+                         "SELECT pg_catalog.to_regclass('penstock.copied_chunk') IS NOT NULL", 0,
+                         NULL, &res, err)) {
+        return false;
+    }
+    bool there = pen_pgresult_value(res, 0, 0)[0] == 't';
+    pen_pgresult_clear(res);
+    return there ||
+           pen_pgconn_exec(target, "make the migration's tables", tables_sql, 0, NULL, NULL, err);
+}
+
 static bool read_phase(pen_migration *migration, pen_error *err)
 {
     const char *const values[] = {migration->options->name};
     pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(migration->target, "make the migration's tables", tables_sql, 0, NULL,
-                         NULL, err) ||
+    if (!make_tables(migration->target, err) ||
         !pen_pgconn_exec(migration->target, "read the migration's phase",
                          "SELECT phase FROM penstock.migration WHERE name = $1", 1, values, &res,
                          err)) {
@@ -249,5 +263,70 @@ bool pen_migration_may_stream(pen_pgconn *target, const char *name, pen_error *e
                       name, pen_pgresult_value(res, 0, 0));
     }
     pen_pgresult_clear(res);
+    return ok;
+}
+
+/* What the copy knew of, as an array's text; none where there was no copy. *copied is given. */
+static bool list_copied(pen_pgconn *target, const char *name, char **copied, pen_error *err)
+{
+    const char *const values[] = {name};
+    pen_pgresult *res = NULL;
+    *copied = NULL;
+    if (!pen_pgconn_exec(target, "look for copied tables",
+                         "SELECT pg_catalog.to_regclass('penstock.copied_table') IS NOT NULL", 0,
+                         NULL, &res, err)) {
+        return false;
+    }
+    bool any = pen_pgresult_value(res, 0, 0)[0] == 't';
+    pen_pgresult_clear(res);
+    res = NULL;
+    if (!any) {
+        return true;
+    }
+    bool ok = pen_pgconn_exec(target, "list the copied tables",
+                              "SELECT pg_catalog.array_agg(source_oid) || pg_catalog.array_agg("
+                              "stream_oid) FROM penstock.copied_table WHERE name = $1",
+                              1, values, &res, err);
+    const char *text = ok ? pen_pgresult_value(res, 0, 0) : NULL;
+    *copied = text == NULL ? NULL : pen_strdup(text);
+    pen_pgresult_clear(res);
+    return ok;
+}
+
+bool pen_migration_warn_of_late(const pen_options *options, pen_pgconn *source, pen_pgconn *target,
+                                pen_error *err)
+{
+    char *copied = NULL;
+    pen_pgresult *res = NULL;
+    if (!list_copied(target, options->name, &copied, err)) {
+        return false;
+    }
+    if (copied == NULL) {
+        return true;
+    }
+    const char *const values[] = {options->publication, copied};
+    bool ok = pen_pgconn_exec(
+        source, "look for tables that were published late",
+        "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
+        " FROM pg_catalog.pg_publication p"
+        " JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid"
+        " JOIN pg_catalog.pg_class c ON c.oid = r.prrelid"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE p.pubname = $1 AND NOT (c.oid = ANY ($2::pg_catalog.oid[]))"
+        " AND (c.relkind = 'r' OR (EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid)"
+        "   WHERE isleaf) AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid) l"
+        "   WHERE l.relid = ANY ($2::pg_catalog.oid[]))))",
+        2, values, &res, err);
+    const char *names = ok ? pen_pgresult_value(res, 0, 0) : NULL;
+    if (names != NULL) {
+        pen_log(
+            PEN_LOG_WARN,
+            "source: these tables were published when the copy had begun, so only their changes "
+            "since then come, and the rows that they had before do not: %.600s; copy those "
+            "yourself, or begin anew under another --name",
+            names);
+    }
+    pen_pgresult_clear(res);
+    free(copied);
     return ok;
 }

@@ -243,6 +243,8 @@ static bool check_generated(pen_pgconn *source, const char *chosen, bool *must_p
     return ok;
 }
 
+/* ONLY, because those that inherit from a table are chosen for themselves. Partitions always come
+ * with their root. */
 static bool create_for(pen_pgconn *source, const char *publication, const char *chosen,
                        bool publish_generated, pen_error *err)
 {
@@ -252,7 +254,7 @@ static bool create_for(pen_pgconn *source, const char *publication, const char *
     char *name = NULL;
     pen_text_appendf(
         &sql,
-        "SELECT pg_catalog.string_agg(pg_catalog.format('%%I.%%I', nspname, relname), ', '"
+        "SELECT pg_catalog.string_agg(pg_catalog.format('ONLY %%I.%%I', nspname, relname), ', '"
         " ORDER BY nspname, relname) FROM (%s) chosen",
         chosen);
     char *query = pen_text_take(&sql);
@@ -418,10 +420,10 @@ static bool judge_differences(const pen_options *options, const pen_pgresult *re
         bool extra = strcmp(pen_pgresult_value(res, 0, 1), "extra") == 0;
         return pen_error_set(err, PEN_ERROR_CONFIG,
                              "publication \"%s\" is there already and %s %s, which the filters %s; "
-                             "ALTER PUBLICATION on "
-                             "the source, or change the filters",
+                             "change the filters, or run ALTER PUBLICATION on the source%s",
                              options->publication, extra ? "publishes" : "does not publish",
-                             pen_pgresult_value(res, 0, 0), extra ? "leave out" : "choose");
+                             pen_pgresult_value(res, 0, 0), extra ? "leave out" : "choose",
+                             extra ? "" : ", which brings none of the rows that are there already");
     }
     int missing = 0;
     while (missing < rows && strcmp(pen_pgresult_value(res, missing, 1), "missing") == 0) {

@@ -586,6 +586,7 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
     }
     has_publication |= may_create;
     if (has_publication && (!pen_publication_check(source, options, err) ||
+                            !pen_migration_warn_of_late(options, source, target, err) ||
                             !pen_preflight_tables(options->publication, source, target, err))) {
         return false;
     }

@@ -129,6 +129,26 @@ static bool send_items(pen_migration *migration, const pen_dump *dump, const ind
            pen_pgconn_copy_finish(target, "record the schema", &count, err);
 }
 
+/* Names what the filters take along unseen: foreign keys, views and functions over such tables. */
+static void warn_of_missed(const pen_dump *dump)
+{
+    pen_text names = {0};
+    size_t count = 0;
+    for (size_t i = 0; i < dump->count; i++) {
+        if (dump->entries[i].missed) {
+            pen_text_appendf(&names, "%s%s", count++ == 0 ? "" : ", ", dump->entries[i].label);
+        }
+    }
+    char *list = pen_text_take(&names);
+    if (count > 0) {
+        pen_log(PEN_LOG_WARN,
+                "%zu objects are not made on the target, because they need tables that the filters "
+                "leave out: %.800s",
+                count, list);
+    }
+    free(list);
+}
+
 /* Marks what the filters choose. */
 static bool choose(pen_migration *migration, pen_dump *dump, pen_error *err)
 {
@@ -144,6 +164,7 @@ static bool choose(pen_migration *migration, pen_dump *dump, pen_error *err)
     if (ok) {
         pen_dump_choose(dump, options->table.count + options->schema.count > 0, chosen,
                         chosen_count, left_out, left_out_count);
+        warn_of_missed(dump);
     }
     free(chosen);
     free(left_out);

@@ -100,6 +100,12 @@ void pen_sql_index_deinit(pen_sql_index *index)
     memset(index, 0, sizeof(*index));
 }
 
+static bool ends_with(const char *sql, size_t len, const char *words)
+{
+    size_t tail = strlen(words);
+    return len > tail && strncmp(sql + len - tail, words, tail) == 0;
+}
+
 bool pen_sql_read_foreign_key(const char *sql, char **not_valid, char **validate)
 {
     *not_valid = NULL;
@@ -128,8 +134,7 @@ bool pen_sql_read_foreign_key(const char *sql, char **not_valid, char **validate
         len--;
     }
     pen_text text = {0};
-    bool has = len > 10 && strncmp(sql + len - 10, " NOT VALID", 10) == 0;
-    if (!has) {
+    if (!ends_with(sql, len, " NOT VALID") && !ends_with(sql, len, " NOT ENFORCED")) {
         char *body = copy_span(sql, sql + len);
         pen_text_append(&text, body);
         pen_text_append(&text, " NOT VALID");

@@ -68,6 +68,31 @@ def test_unique_indexes_come_before_the_stream_and_others_concurrently(pair):
     same_definitions(pair)
 
 
+def test_indexes_of_a_materialised_view_that_needs_a_primary_key(pair):
+    """It can only be made when that is there, and its unique index, which a concurrent refresh needs, behind it."""
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' || i % 3 FROM generate_series(1, 9) i;"
+                   "CREATE MATERIALIZED VIEW m AS SELECT id, v, count(*) AS n FROM t GROUP BY id;"
+                   "CREATE UNIQUE INDEX m_id ON m (id); CREATE INDEX m_v ON m (v); COMMENT ON INDEX m_id IS 'of m'")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    cutover(pair)
+    same_definitions(pair)
+    pair.on_target("REFRESH MATERIALIZED VIEW CONCURRENTLY m")
+    assert pair.on_target("SELECT count(*) FROM m") == [(9,)]
+
+
+def test_what_ends_like_a_comment_of_the_dump(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); COMMENT ON TABLE t IS 'list:\n-- one';"
+                   "COMMENT ON COLUMN t.id IS 'see\nSET default_tablespace';"
+                   "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1\n-- one$$")
+    run = migrate(pair, "--no-owner", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    assert "left out" not in run.stderr
+    cutover(pair)
+    same_definitions(pair)
+    column = "SELECT col_description('t'::regclass, 1)"
+    assert pair.on_target(column) == pair.on_source(column)
+
+
 def test_tables_that_are_there_already(pair):
     pair.schema("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY, n int)")
     pair.on_target("ALTER TABLE u ALTER n TYPE bigint")
@@ -79,6 +104,29 @@ def test_tables_that_are_there_already(pair):
     pair.on_target("TRUNCATE t")
     migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
     assert pair.same() == 101
+
+
+def test_partitions_that_are_there_already(pair):
+    """What is no partitioned table on the source may be one on the target, whose rows and triggers are its partitions'."""
+    pair.on_source("CREATE TABLE t (id int, v text); ALTER TABLE t REPLICA IDENTITY FULL;"
+                   "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 10) i")
+    pair.on_target("CREATE TABLE t (id int, v text) PARTITION BY HASH (id);"
+                   "CREATE TABLE t_0 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+                   "CREATE TABLE t_1 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY HASH (id);"
+                   "CREATE TABLE t_1_0 PARTITION OF t_1 FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+                   "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := 'bad'; RETURN NEW; END $$;"
+                   "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 10) i;"
+                   "CREATE TRIGGER spoils BEFORE INSERT ON t_1_0 FOR EACH ROW EXECUTE FUNCTION spoil()")
+    run = migrate(pair, "--schema-from", "none", "--stop-when-caught-up")
+    run.wait(30, FAILED)
+    assert "2 checks failed" in run.the_error() and "public.t is not empty" in run.the_error()
+    pair.on_target("TRUNCATE t")
+    run = migrate(pair, "--schema-from", "none", "--stop-when-caught-up")
+    run.wait(30, FAILED)
+    assert "public.t (spoils)" in run.the_error()
+    pair.on_target("ALTER TABLE t_1_0 DISABLE TRIGGER USER")
+    migrate(pair, "--schema-from", "none", "--stop-when-caught-up").wait(60, DONE)
+    assert pair.same() == 10
 
 
 def test_tables_in_the_way_and_other_refusals(pair):
@@ -118,6 +166,88 @@ def test_what_is_excluded_is_not_made(pair):
     assert {"customer", "tree", "descendant"} <= names
     assert not names & {"journal", "part", "part_0", "part 2 low", "Order; Line", "totals"}
     pair.same(["customer", "tree", "ancestor", "descendant", "big_text"])
+
+
+def test_objects_that_need_what_is_excluded_are_named(pair):
+    pair.on_source("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int CONSTRAINT b_a REFERENCES a);"
+                   "CREATE VIEW both_ AS SELECT b.id FROM a JOIN b USING (id); CREATE VIEW only_b AS SELECT * FROM b;"
+                   "CREATE TABLE c (id int PRIMARY KEY, a int CONSTRAINT c_a REFERENCES a);"
+                   "CREATE POLICY p ON b USING (EXISTS (SELECT FROM a WHERE a.id = b.a))")
+    run = migrate(pair, "--exclude-table", "a", "--exclude-table", "c", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    (named,) = [e["message"] for e in run.events() if "the filters leave out" in e["message"]]
+    assert named.startswith("3 objects") and "FK CONSTRAINT public.b b_a" in named and "VIEW public.both_" in named \
+        and "POLICY public.b p" in named and "only_b" not in named
+    cutover(pair, "--exclude-table", "a", "--exclude-table", "c")
+    assert pair.on_target("SELECT to_regclass('only_b') IS NOT NULL, to_regclass('both_')") == [(True, None)]
+
+
+def test_with_tables_named_only_foreign_keys_between_them_come(pair):
+    pair.on_source("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int CONSTRAINT b_a REFERENCES a);"
+                   "CREATE VIEW seen AS SELECT * FROM b")
+    run = migrate(pair, "--table", "b", "--stop-when-caught-up")
+    run.wait(60, DONE)
+    (named,) = [e["message"] for e in run.events() if "the filters leave out" in e["message"]]
+    assert named.startswith("1 objects") and "FK CONSTRAINT public.b b_a" in named
+
+
+def test_a_table_without_those_that_inherit_from_it(pair):
+    pair.on_source("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (PRIMARY KEY (id)) INHERITS (a);"
+                   "INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
+    migrate(pair, "--exclude-table", "b", "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("INSERT INTO a VALUES (3); INSERT INTO b VALUES (4)")
+    cutover(pair, "--exclude-table", "b")
+    assert pair.on_target("SELECT array_agg(id ORDER BY id), to_regclass('b') FROM a") == [([1, 3], None)]
+
+
+def test_default_privileges_are_only_for_what_comes_later(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE MATERIALIZED VIEW m AS SELECT id, v FROM t GROUP BY id;"
+                   "CREATE VIEW w AS SELECT id, v FROM t GROUP BY id; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    cutover(pair)
+    acls = "SELECT relname, relacl::text FROM pg_class WHERE relname IN ('t', 'm', 'w') ORDER BY 1"
+    assert pair.on_target(acls) == pair.on_source(acls) == [("m", None), ("t", None), ("w", None)]
+    assert pair.on_target("SELECT count(*) FROM pg_default_acl") == [(1,)]
+
+
+def test_what_no_dump_of_the_schema_brings_is_named(pair):
+    pair.on_source("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE conf (id int PRIMARY KEY); INSERT INTO conf VALUES (1);"
+                   "CREATE PUBLICATION \"My own\" FOR TABLE t")
+    for statement in (f"ALTER DATABASE {pair.name} SET TimeZone = 'Asia/Tokyo'",
+                      f"ALTER ROLE owner IN DATABASE {pair.name} SET work_mem = '5MB'",
+                      f"CREATE SUBSCRIPTION sub_{pair.name} CONNECTION 'host=nowhere' PUBLICATION p"
+                      " WITH (connect = false, slot_name = NONE)",
+                      "ALTER EXTENSION plpgsql ADD TABLE conf",
+                      "UPDATE pg_extension SET extconfig = ARRAY['conf'::regclass::oid], extcondition = '{\"\"}'"):
+        pair.source_cluster.sql(statement, dbname=pair.name)
+    try:
+        run = migrate(pair, "--stop-when-caught-up")
+        run.wait(60, DONE)
+    finally:
+        pair.source_cluster.sql(f"DROP SUBSCRIPTION sub_{pair.name}", dbname=pair.name)
+    warnings = [e["message"] for e in run.events() if e["level"] == "warn"]
+    for words, names in (("publications and subscriptions", f'publication "My own", subscription sub_{pair.name}'),
+                         ("settings of the database", "TimeZone, role owner: work_mem"), ("extensions", "public.conf")):
+        (named,) = [message for message in warnings if words in message]
+        assert named.endswith(": " + names)
+    assert run.stderr.index("public.conf") < run.stderr.index("making the source's schema")
+
+
+def test_a_schema_that_is_named_comes_with_its_grants(pair):
+    pair.on_source("CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE SCHEMA other;"
+                   "CREATE SEQUENCE app.alone; COMMENT ON SEQUENCE app.alone IS 'not asked for';"
+                   "GRANT USAGE ON SCHEMA app, other TO PUBLIC; GRANT SELECT ON app.t TO PUBLIC;"
+                   "COMMENT ON SCHEMA app IS 'of the application';"
+                   "ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO PUBLIC;"
+                   "ALTER DEFAULT PRIVILEGES IN SCHEMA other GRANT SELECT ON TABLES TO PUBLIC")
+    migrate(pair, "--schema", "app", "--stop-when-caught-up").wait(60, DONE)
+    for query in ("SELECT nspacl::text, obj_description(oid) FROM pg_namespace WHERE nspname = 'app'",
+                  "SELECT relacl::text FROM pg_class WHERE oid = 'app.t'::regclass",
+                  "SELECT defaclobjtype, defaclacl::text FROM pg_default_acl d JOIN pg_namespace n ON n.oid = defaclnamespace"
+                  " WHERE nspname = 'app'"):
+        assert pair.on_target(query) == pair.on_source(query)
+    assert pair.on_target("SELECT to_regclass('app.alone'), to_regnamespace('other'), count(*) FROM pg_default_acl") \
+        == [(None, None, 1)]
 
 
 def test_acknowledged_when_spooled(pair):

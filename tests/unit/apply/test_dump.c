@@ -141,6 +141,65 @@ Test(dump, what_is_left_out_takes_along_what_needs_it)
     expect_wanted(" 5 6 7 9 11 ");
 }
 
+static const char *const late = ENTRY(5, 1259, 100, "", "t", "TABLE", "public",
+                                      "CREATE TABLE public.t (a int);")
+    ENTRY(6, 2606, 101, "-- Dependencies: 5\n", "t t_pkey", "CONSTRAINT", "public",
+          "ALTER;") ENTRY(7, 1259, 102, "-- Dependencies: 5 6\n", "m", "MATERIALIZED VIEW",
+                          "public", "CREATE MATERIALIZED VIEW public.m;")
+        ENTRY(8, 1259, 103, "-- Dependencies: 7\n", "m_u", "INDEX", "public",
+              "CREATE UNIQUE INDEX m_u ON public.m USING btree (a);")
+            ENTRY(9, 0, 0, "-- Dependencies: 8\n", "INDEX m_u", "COMMENT", "public",
+                  "COMMENT ON INDEX public.m_u IS 'x\n-- y';")
+                ENTRY(10, 3256, 104, "-- Dependencies: 5\n", "t", "ROW SECURITY", "public",
+                      "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY;")
+                    ENTRY(11, 3466, 105, "", "e", "EVENT TRIGGER", "-", "CREATE EVENT TRIGGER e;")
+                        ENTRY(12, 0, 0, "", "DEFAULT PRIVILEGES", "DEFAULT ACL", "-",
+                              "ALTER DEFAULT PRIVILEGES;\n\nSET default_tablespace = '';")
+                            ENTRY(13, 0, 0, "-- Dependencies: 5\n", "TABLE t", "COMMENT", "public",
+                                  "COMMENT ON TABLE public.t IS 'x\nSET default_y';");
+
+Test(dump, what_is_deferred_takes_its_indexes_along)
+{
+    pen_dump_parse(late, &dump);
+    cr_assert_eq(dump.count, 9);
+    cr_expect_eq(entry(7)->step, PEN_STEP_UNIQUE, "it needs a primary key");
+    cr_expect_eq(entry(8)->step, PEN_STEP_INDEXES, "indexes are made before all else of a step");
+    cr_expect_eq(entry(9)->step, PEN_STEP_INDEXES);
+    cr_expect_eq(entry(10)->step, PEN_STEP_SECURITY);
+    cr_expect_eq(entry(11)->step, PEN_STEP_LAST);
+    cr_expect_eq(entry(12)->step, PEN_STEP_UNIQUE, "not before the views that are made late");
+    pen_dump_deinit(&dump);
+}
+
+Test(dump, an_entrys_own_end_is_not_cut_off)
+{
+    pen_dump_parse(late, &dump);
+    cr_expect_str_eq(entry(9)->sql, "COMMENT ON INDEX public.m_u IS 'x\n-- y';");
+    cr_expect_str_eq(entry(12)->sql, "ALTER DEFAULT PRIVILEGES;");
+    cr_expect_str_eq(entry(13)->sql, "COMMENT ON TABLE public.t IS 'x\nSET default_y';");
+    pen_dump_deinit(&dump);
+}
+
+Test(dump, what_the_filters_take_along_is_known)
+{
+    const uint32_t one[] = {200};
+    const uint32_t two[] = {201};
+    parse();
+    pen_dump_choose(&dump, true, two, 1, NULL, 0);
+    for (uint32_t id = 5; id <= 19; id++) {
+        cr_expect_eq(entry(id)->missed, id == 17, "entry %u", id);
+    }
+    pen_dump_choose(&dump, false, NULL, 0, one, 1);
+    for (uint32_t id = 5; id <= 19; id++) {
+        cr_expect_eq(entry(id)->missed, id == 10 || id == 17 || id == 19, "entry %u", id);
+    }
+    pen_dump_choose(&dump, false, NULL, 0, two, 1);
+    for (uint32_t id = 5; id <= 19; id++) {
+        cr_expect_not(entry(id)->missed, "entry %u: its own table is left out", id);
+    }
+    pen_dump_deinit(&dump);
+}
+
 Test(dump, nothing_comes_of_nothing)
 {
     pen_dump_parse("", &dump);
