@@ -2,6 +2,7 @@
  * compare with each other, and with nothing else. */
 #include "bench/bench.h"
 #include "bench/bench_decode.h"
+#include "bench/bench_insert.h"
 #include "bench/bench_lag.h"
 #include "bench/bench_proxy.h"
 #include "core/nearest.h"
@@ -124,6 +125,10 @@ static const program programs[] = {
     {"decode", "FILE",
      "decodes a captured stream (penstock stream --capture FILE) from memory, again and again",
      run_decode},
+    {"insert", "--target CONNINFO [--rows N] [--runs N] [--total N]",
+     "compares the ways in which many new rows can come to a table: microseconds of processor time "
+     "a row, of the server's session and of its own; the server is one on this machine",
+     bench_insert},
     {"lag",
      "--source CONNINFO --target CONNINFO --out FILE [--rate N] [--seconds N] [--wait SECONDS] "
      "[--first ID] [--seed N]",

@@ -8,6 +8,8 @@ from .lag import Lag, YardstickCase
 from .migrate import Migrate, Way
 
 BULK_UPDATE = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid <= {rows}"
+BULK_INSERT = ("INSERT INTO events (device, at, reading, note) SELECT g, now(), g * 0.37,"
+               " 'reading ' || g || ' of a device' FROM generate_series(1, {rows}) g")
 
 # It has no key, and who migrates a database wants UPDATEs and DELETEs of all its tables to come over.
 HISTORY_KEY = "ALTER TABLE pgbench_history REPLICA IDENTITY FULL"
@@ -21,9 +23,9 @@ def count_of(number, what):
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def bulk_maker(rows):
+def bulk_maker(rows, statement=BULK_UPDATE):
     def make(rig, database, _count):
-        rig.source.sql(BULK_UPDATE.format(rows=rows), dbname=database, role="owner")
+        rig.source.sql(statement.format(rows=rows), dbname=database, role="owner")
         return 1
     return make
 
@@ -94,6 +96,10 @@ class Builder:
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
+        self.add(Drain(
+            "drain-load", f"one transaction that inserts {rows:,} rows", workloads.ingest(100), [1],
+            native + self.penstocks(), rows_each=rows, runs=runs, make=bulk_maker(rows, BULK_INSERT),
+            row_ms=self.row_ms, plot="drain"), *(() if self.quick else ("drain",)))
         steps = self.of([400, 3_000], [3_000, 48_000])
         self.add(Drain(
             "drain-slow-rows",

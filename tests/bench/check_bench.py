@@ -96,7 +96,11 @@ def check_usage(binary):
                              (["micro", "--runs", "0.5"], "no number"),
                              (["micro", "--share", "0"], "no number"),
                              (["micro", "--share", "many"], "no number"),
-                             (["decode"], "takes one file")):
+                             (["decode"], "takes one file"),
+                             (["insert"], "--target CONNINFO is needed"),
+                             (["insert", "--target", "", "--rows", "7"], "one of the sizes"),
+                             (["insert", "--target"], "--target CONNINFO is needed"),
+                             (["insert", "--targt", "x"], "not understood")):
         if words not in run(binary, *arguments, code=2):
             fail(f"{arguments} is not answered with {words!r}")
     if "no-such" not in run(binary, "decode", "/no-such/file", code=1):

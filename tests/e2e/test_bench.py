@@ -451,3 +451,19 @@ def test_a_lag_is_from_the_source_s_commit_until_it_is_seen(marked, tmp_path):
     file.write_text(re.sub(r"clock_moved_us -?\d+", "clock_moved_us 900", file.read_text(), count=1))
     with pytest.raises(rig.Failed, match="clock"):
         lag.read_markers(file)
+
+
+def test_the_ways_of_an_insert_are_compared_on_a_real_server():
+    """Every table, by every way and in both forms; each way really brings its rows, or penstock-bench fails."""
+    done = subprocess.run([sys.executable, ROOT / "bench" / "insert_ways.py", "--bench", OWN.with_name("penstock-bench"),
+                           "--rows", "100", "--total", "200", "--runs", "1", "--delay-ms", "1"], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300 * time_factor())
+    assert done.returncode == 0, done.stdout
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith(("narrow", "wide"))]
+    assert [tuple(line[:5]) for line in lines] == [
+        (table, indexes, "100", way, form) for table in ("narrow", "wide") for indexes in ("0", "1", "4")
+        for way in ("FROM", "list", "COPY") for form in ("text", "binary")], done.stdout
+    for line in lines:
+        backend, own, run_ms = map(float, line[5:])
+        # COPY's command and its data, or a statement with its arrays: there is the network's way to and from it.
+        assert backend > 0 and own > 0 and run_ms >= (4 if line[3] == "COPY" else 2), line

@@ -66,8 +66,8 @@ Test(statement_set, insert)
     const pen_change *both[] = {&one, &two};
     const char *plain =
         "INSERT INTO shop.item (id, \"Code\", name, points) OVERRIDING SYSTEM VALUE "
-        "SELECT u.a1, u.a2, u.a3, u.a4::point[] FROM unnest($1, $2, $3, $4) AS "
-        "u(a1, a2, a3, a4)";
+        "SELECT u.a1, u.a2, u.a3, u.a4::point[] FROM (SELECT unnest($1) AS a1, unnest($2) AS a2, "
+        "unnest($3) AS a3, unnest($4) AS a4) AS u";
     expect_sql(one, false, plain);
     expect_param(both, 2, 0, 1007, "{\"1\",\"2\"}");
     expect_param(both, 2, 2, 1009, "{\"nail\",NULL}");
@@ -84,8 +84,9 @@ Test(statement_set, update_sets_what_came_and_never_the_key)
 {
     pen_change chg = change_of(&item, 'U', 0, NULL, NULL, &new_row, "1 x nail - 9");
     const pen_change *only[] = {&chg};
-    const char *sql = "UPDATE ONLY shop.item AS t SET name = u.a3 FROM unnest($1, $2, $3) AS "
-                      "u(a1, a2, a3) WHERE t.id OPERATOR(pg_catalog.=) u.a1 AND t.\"Code\" "
+    const char *sql = "UPDATE ONLY shop.item AS t SET name = u.a3 FROM (SELECT unnest($1) AS a1, "
+                      "unnest($2) AS a2, unnest($3) AS a3) AS u WHERE t.id OPERATOR(pg_catalog.=) "
+                      "u.a1 AND t.\"Code\" "
                       "OPERATOR(pg_catalog.=) u.a2";
     expect_sql(chg, false, sql);
     expect_param(only, 1, 0, 1007, "{\"1\"}");
@@ -98,7 +99,8 @@ Test(statement_set, update_sets_what_came_and_never_the_key)
     pen_change all = change_of(&item, 'U', 0, NULL, NULL, &new_row, "1 x nail {} 9");
     expect_sql(all, false,
                "UPDATE ONLY shop.item AS t SET name = u.a3, points = u.a4::point[] FROM "
-               "unnest($1, $2, $3, $4) AS u(a1, a2, a3, a4) WHERE t.id OPERATOR(pg_catalog.=) "
+               "(SELECT unnest($1) AS a1, unnest($2) AS a2, unnest($3) AS a3, unnest($4) AS a4) AS "
+               "u WHERE t.id OPERATOR(pg_catalog.=) "
                "u.a1 AND t.\"Code\" OPERATOR(pg_catalog.=) u.a2");
 }
 
@@ -107,7 +109,8 @@ Test(statement_set, delete)
     pen_change chg = change_of(&item, 'D', 'K', &old_row, "1 x NULL NULL NULL", NULL, NULL);
     const pen_change *only[] = {&chg};
     expect_sql(chg, false,
-               "DELETE FROM ONLY shop.item AS t USING unnest($1, $2) AS u(a1, a2) WHERE t.id "
+               "DELETE FROM ONLY shop.item AS t USING (SELECT unnest($1) AS a1, unnest($2) AS a2) "
+               "AS u WHERE t.id "
                "OPERATOR(pg_catalog.=) u.a1 AND t.\"Code\" OPERATOR(pg_catalog.=) u.a2");
     expect_param(only, 1, 1, 1009, "{\"x\"}");
 }
@@ -117,7 +120,8 @@ Test(statement_set, a_partitioned_table_is_not_only_itself)
     item.target.partitioned = true;
     pen_change chg = change_of(&item, 'D', 'K', &old_row, "1 x NULL NULL NULL", NULL, NULL);
     expect_sql(chg, false,
-               "DELETE FROM shop.item AS t USING unnest($1, $2) AS u(a1, a2) WHERE t.id "
+               "DELETE FROM shop.item AS t USING (SELECT unnest($1) AS a1, unnest($2) AS a2) AS u "
+               "WHERE t.id "
                "OPERATOR(pg_catalog.=) u.a1 AND t.\"Code\" OPERATOR(pg_catalog.=) u.a2");
 }
 
