@@ -2,6 +2,7 @@
 
 #include "apply/claim.h"
 #include "apply/copy_pipe.h"
+#include "apply/copy_wide.h"
 #include "apply/session.h"
 #include "core/kill_point.h"
 #include "core/log.h"
@@ -21,8 +22,9 @@
 /* How the try of a chunk ended. */
 typedef enum outcome {
     OUTCOME_DONE,
-    OUTCOME_AGAIN, /* the table needs another round */
-    OUTCOME_LOST,  /* the snapshot is gone */
+    OUTCOME_PUT_OFF, /* there is no room for its rows now */
+    OUTCOME_AGAIN,   /* the table needs another round */
+    OUTCOME_LOST,    /* the snapshot is gone */
     OUTCOME_FAILED
 } outcome;
 
@@ -38,8 +40,8 @@ static void add_chunks(pen_copy_queue *queue, pen_copy_table *table, size_t *cap
             *capacity = *capacity == 0 ? 64 : *capacity * 2;
             queue->chunks = pen_realloc(queue->chunks, *capacity * sizeof(*queue->chunks));
         }
-        queue->chunks[queue->count++] =
-            (pen_copy_chunk){table, first, last ? UINT64_MAX : first + step, 0};
+        queue->chunks[queue->count++] = (pen_copy_chunk){
+            .table = table, .first_page = first, .end_page = last ? UINT64_MAX : first + step};
         table->chunks_left++;
         first = last ? UINT64_MAX : first + step;
     } while (first != UINT64_MAX);
@@ -92,29 +94,43 @@ static bool is_stopped(const pen_copy_queue *queue)
     return pen_cell_read(&queue->stop) != 0;
 }
 
-/* The next chunk, or NULL when there will be none; waits for those in work, which may fail. */
+/* One of those that failed or were put off, or NULL when there is no room for any. */
+static pen_copy_chunk *take_again(pen_copy_queue *queue)
+{
+    for (size_t i = queue->again_count; i-- > 0;) {
+        pen_copy_chunk *chunk = &queue->chunks[queue->again[i]];
+        if (pen_copy_wide_fits(queue, chunk)) {
+            queue->again[i] = queue->again[--queue->again_count];
+            return chunk;
+        }
+    }
+    return NULL;
+}
+
+/* The next chunk, or NULL when there will be none; waits for those in work, which may fail, or
+ * give back the room that another one needs. */
 static pen_copy_chunk *take(pen_copy_job *job)
 {
     pen_copy_queue *queue = job->queue;
     pen_copy_chunk *chunk = NULL;
     pthread_mutex_lock(&queue->lock);
     while (chunk == NULL && !is_stopped(queue) && !queue->lost) {
-        if (queue->again_count > 0) {
-            chunk = &queue->chunks[queue->again[--queue->again_count]];
-        } else if (queue->next < queue->count) {
+        chunk = take_again(queue);
+        if (chunk == NULL && queue->next < queue->count) {
             chunk = &queue->chunks[queue->next++];
-        } else if (queue->in_work == 0) {
-            break;
-        } else {
-            pthread_cond_wait(&queue->changed, &queue->lock);
-            continue;
         }
-        if (chunk->table->again) {
+        if (chunk == NULL && queue->in_work == 0) {
+            break;
+        }
+        if (chunk == NULL) {
+            pthread_cond_wait(&queue->changed, &queue->lock);
+        } else if (chunk->table->again) {
             chunk = NULL;
         }
     }
     if (chunk != NULL) {
         queue->in_work++;
+        pen_copy_wide_take(job, chunk);
         job->table = chunk->table;
         chunk->table->in_work = true;
     }
@@ -148,6 +164,9 @@ static void give_back(pen_copy_job *job, pen_copy_chunk *chunk, outcome how, con
     case OUTCOME_DONE:
         table->chunks_left--;
         break;
+    case OUTCOME_PUT_OFF:
+        queue->again[queue->again_count++] = (size_t)(chunk - queue->chunks);
+        break;
     case OUTCOME_AGAIN:
         table->again = true;
         break;
@@ -170,6 +189,7 @@ static void give_back(pen_copy_job *job, pen_copy_chunk *chunk, outcome how, con
     }
     *complete = how == OUTCOME_DONE && table->chunks_left == 0 && !table->again;
     queue->in_work--;
+    pen_copy_wide_give_back(job);
     job->table = NULL;
     pthread_cond_broadcast(&queue->changed);
     pthread_mutex_unlock(&queue->lock);
@@ -348,7 +368,42 @@ static bool is_changed(const pen_error *err)
     return false;
 }
 
-static outcome copy_chunk(pen_copy_job *job, const pen_copy_chunk *chunk, pen_error *err)
+/* Before a chunk is read for the first time: how wide its rows are, and whether there is room for
+ * them. */
+static bool make_room(pen_copy_job *job, pen_copy_chunk *chunk, outcome *how, pen_error *err)
+{
+    if (chunk->measured) {
+        return true;
+    }
+    if (!pen_copy_wide_measure(job->source, chunk, err)) {
+        *how = is_changed(err) ? OUTCOME_AGAIN : OUTCOME_FAILED;
+        return false;
+    }
+    pthread_mutex_lock(&job->queue->lock);
+    pen_copy_wide_give_back(job); /* there may be one for the table */
+    bool fits = pen_copy_wide_fits(job->queue, chunk);
+    if (fits) {
+        pen_copy_wide_take(job, chunk);
+    }
+    pthread_mutex_unlock(&job->queue->lock);
+    *how = fits || !exec(job->source, "put a chunk off", "ROLLBACK", err) ? OUTCOME_FAILED
+                                                                          : OUTCOME_PUT_OFF;
+    return fits;
+}
+
+/* Rows that were wide leave a connection with a buffer as large, which goes with it. */
+static void let_go_of_buffer(pen_copy_job *job, const pen_copy_chunk *chunk, uint64_t widest)
+{
+    if (!pen_copy_wide_is(widest)) {
+        return;
+    }
+    set_conn(job, &job->source, NULL);
+    pthread_mutex_lock(&job->queue->lock);
+    pen_copy_wide_learn(chunk, widest);
+    pthread_mutex_unlock(&job->queue->lock);
+}
+
+static outcome copy_chunk(pen_copy_job *job, pen_copy_chunk *chunk, pen_error *err)
 {
     outcome how = OUTCOME_FAILED;
     bool there = false;
@@ -362,8 +417,11 @@ static outcome copy_chunk(pen_copy_job *job, const pen_copy_chunk *chunk, pen_er
                           .bytes = &chunk->table->copied_bytes,
                           .all_rows = &job->queue->rows,
                           .all_bytes = &job->queue->bytes};
-    if (!begin_reading(job, &how, err) || !begin_chunk(job, chunk, &there, err)) {
+    if (!begin_reading(job, &how, err) || !make_room(job, chunk, &how, err)) {
         return how;
+    }
+    if (!begin_chunk(job, chunk, &there, err)) {
+        return OUTCOME_FAILED;
     }
     if (there) {
         return exec(job->target, "end a chunk", "ROLLBACK", err) &&
@@ -384,9 +442,11 @@ static outcome copy_chunk(pen_copy_job *job, const pen_copy_chunk *chunk, pen_er
                 chunk->table->source_name);
         return OUTCOME_AGAIN;
     }
-    return exec(job->source, "end a chunk", "COMMIT", err) && end_chunk(job, chunk, rows, err)
-               ? OUTCOME_DONE
-               : OUTCOME_FAILED;
+    if (!exec(job->source, "end a chunk", "COMMIT", err) || !end_chunk(job, chunk, rows, err)) {
+        return OUTCOME_FAILED;
+    }
+    let_go_of_buffer(job, chunk, pipe.widest);
+    return OUTCOME_DONE;
 }
 
 /* All its chunks are there: says so, and lets the planner know the table. */
@@ -463,7 +523,7 @@ static void work(pen_copy_job *job, pen_copy_chunk *chunk)
     if (connect_patiently(job, chunk, &err)) {
         how = copy_chunk(job, chunk, &err);
     }
-    if (how != OUTCOME_DONE) {
+    if (how != OUTCOME_DONE && how != OUTCOME_PUT_OFF) {
         disconnect(job);
     }
     if (how == OUTCOME_FAILED && err.kind == PEN_ERROR_RETRY) {

@@ -17,6 +17,8 @@ typedef struct pen_copy_chunk {
     uint64_t first_page;
     uint64_t end_page; /* UINT64_MAX: to the end, wherever that is */
     unsigned attempts;
+    bool measured;   /* by the job that had it first */
+    uint64_t widest; /* its widest row, in bytes, or less: see copy_wide.h */
 } pen_copy_chunk;
 
 typedef struct pen_copy_queue {
@@ -30,10 +32,11 @@ typedef struct pen_copy_queue {
     pen_copy_chunk *chunks;
     size_t next; /* of those that nobody has taken yet */
     size_t count;
-    size_t *again; /* the numbers of failed ones, to be tried again */
+    size_t *again; /* the numbers of those that failed or were put off */
     size_t again_count;
     size_t in_work;
     size_t tables_left;
+    uint64_t shared_out; /* bytes of --memory, for wide rows */
     unsigned jobs_left;
     bool lost; /* the snapshot is gone */
     pen_error failure;
@@ -50,6 +53,7 @@ typedef struct pen_copy_job {
     pen_pgconn *source; /* under the queue's lock while it is made or closed */
     pen_pgconn *target;
     uint8_t *buffer;
+    uint64_t share;              /* of what is shared out for wide rows, under the queue's lock */
     const pen_copy_table *table; /* in work, under the queue's lock; or NULL */
 } pen_copy_job;
 

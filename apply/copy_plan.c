@@ -12,15 +12,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How wide a row can be is asked where a table has so many bytes of TOAST: less holds no wide
+ * value, unless it is one that compresses very well. */
+#define WIDE_FROM_TOAST "1048576"
+
 /* $1 publication, $2 the unlogged tables, which no publication has; %s are the row filter and the
  * list of columns, which servers before 15 do not have. A partitioned table that is published as
- * itself is copied leaf by leaf. */
+ * itself is copied leaf by leaf. The lengths of text and bytea are had without reading them. */
 #define TABLES_FORMAT                                                                              \
-    "WITH published AS (SELECT c.oid, c.relkind, n.nspname, c.relname, %s AS filter"               \
-    "  FROM pg_catalog.pg_publication_tables p"                                                    \
+    "WITH published AS (SELECT c.oid, c.relkind, n.nspname, c.relname, %s AS filter,"              \
+    "   %s AS attnames FROM pg_catalog.pg_publication_tables p"                                    \
     "  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                 \
     "  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"           \
-    "  WHERE p.pubname = $1 UNION ALL SELECT c.oid, c.relkind, n.nspname, c.relname, NULL"         \
+    "  WHERE p.pubname = $1 UNION ALL SELECT c.oid, c.relkind, n.nspname, c.relname, NULL, NULL"   \
     "  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"        \
     "  WHERE c.relkind = 'r' AND c.oid = ANY ($2::pg_catalog.oid[])),"                             \
     " leaf AS (SELECT oid, oid AS stream_oid FROM published WHERE relkind = 'r' UNION"             \
@@ -33,7 +37,18 @@
     "unlogged,"                                                                                    \
     "  pg_catalog.pg_relation_size(c.oid)"                                                         \
     "   / pg_catalog.current_setting('block_size')::pg_catalog.int8 AS pages,"                     \
-    "  pg_catalog.pg_table_size(c.oid) AS bytes"                                                   \
+    "  pg_catalog.pg_table_size(c.oid) AS bytes,"                                                  \
+    "  CASE WHEN pg_catalog.pg_relation_size(c.reltoastrelid) >= " WIDE_FROM_TOAST                 \
+    "   THEN (SELECT pg_catalog.string_agg(pg_catalog.format(CASE b.base"                          \
+    "      WHEN 17 THEN 'COALESCE(pg_catalog.octet_length(%%I)::pg_catalog.int8 * $1::int8, 0)'"   \
+    "      ELSE CASE WHEN b.base IN (25, 1042, 1043) THEN 'COALESCE(pg_catalog.octet_length(%%I)," \
+    " 0)::pg_catalog.int8' ELSE 'COALESCE(pg_catalog.pg_column_size(%%I), 0)::pg_catalog.int8' "   \
+    "END"                                                                                          \
+    "      END, a.attname), ' + ') FROM pg_catalog.pg_attribute a"                                 \
+    "     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid, LATERAL (SELECT"                        \
+    "      COALESCE(NULLIF(t.typbasetype, 0), t.oid) AS base) b WHERE a.attrelid = c.oid"          \
+    "     AND a.attnum > 0 AND NOT a.attisdropped AND a.attlen = -1 AND a.attgenerated = ''"       \
+    "     AND (p.attnames IS NULL OR a.attname = ANY (p.attnames))) END AS width"                  \
     " FROM leaf JOIN pg_catalog.pg_class c ON c.oid = leaf.oid AND c.relkind = 'r'"                \
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"                                    \
     " JOIN published p ON p.oid = leaf.stream_oid LEFT JOIN pg_catalog.pg_am am ON am.oid = "      \
@@ -162,6 +177,7 @@ static void fill(pen_migration *migration, const pen_pgresult *source, const pen
         table->target_name = copy_of(target, row, "target_name");
         table->columns = copy_of(target, row, "columns");
         table->row_filter = copy_of(source, row, "filter");
+        table->width_sql = copy_of(source, row, "width");
         table->filenode = copy_of(source, row, "node");
         table->by_ctid = pen_pgresult_named(source, row, "heap")[0] == 't';
         table->pages = number_of(source, row, "pages");
@@ -202,15 +218,15 @@ static bool read_tables(pen_migration *migration, pen_copy_plan *plan, pen_error
         return false;
     }
     const char *const wanted[] = {migration->options->publication, unlogged};
-    char query[4096];
+    char query[8192];
     pen_pgresult *tables = NULL;
     pen_pgresult *columns = NULL;
     pen_pgresult *target = NULL;
-    snprintf(query, sizeof(query), TABLES_FORMAT, lists ? "p.rowfilter" : "NULL::text");
+    const char *attnames = lists ? "p.attnames" : "NULL::pg_catalog.name[]";
+    snprintf(query, sizeof(query), TABLES_FORMAT, lists ? "p.rowfilter" : "NULL::text", attnames);
     bool ok = pen_pgconn_exec(migration->source, "list the tables to copy", query, 2, wanted,
                               &tables, err);
-    snprintf(query, sizeof(query), COLUMNS_FORMAT,
-             lists ? "p.attnames" : "NULL::pg_catalog.name[]");
+    snprintf(query, sizeof(query), COLUMNS_FORMAT, attnames);
     ok = ok && pen_pgconn_exec(migration->source, "list the columns to copy", query, 2, wanted,
                                &columns, err);
     if (ok) {
@@ -332,6 +348,7 @@ void pen_copy_plan_deinit(pen_copy_plan *plan)
         free(table->target_name);
         free(table->columns);
         free(table->row_filter);
+        free(table->width_sql);
         free(table->filenode);
     }
     free(plan->tables);

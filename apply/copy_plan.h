@@ -16,6 +16,8 @@ typedef struct pen_copy_table {
     char *target_name;   /* the same; the root's where that is published */
     char *columns;       /* quoted, with commas; "" for none */
     char *row_filter;    /* of the publication, or NULL */
+    char *width_sql;     /* an expression for how wide a row is, $1 for each byte of a bytea; NULL
+                            where none is wide */
     char *filenode;      /* before the snapshot: another one later means that it was rewritten */
     bool binary;
     bool by_ctid;       /* can be read in parts */
@@ -28,6 +30,7 @@ typedef struct pen_copy_table {
     size_t chunks_left;
     bool again; /* it was changed on the source in a way that this round cannot copy */
     bool in_work;
+    uint64_t widest; /* of a row that was wider than its chunk was measured, or 0 */
     /* the copy's threads */
     pen_counter copied_rows;
     pen_counter copied_bytes;

@@ -4,6 +4,7 @@
 #include "apply/migration.h"
 #include "apply/schema.h"
 #include "apply/sequences.h"
+#include "apply/status.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 #include "core/sql_scan.h"
@@ -160,13 +161,22 @@ static bool warn_of_open_transactions(pen_migration *migration, pen_error *err)
     return true;
 }
 
+/* While a migration is not that far, whoever is at work on it is to go on. */
+static bool look_before(const pen_options *options, pen_error *err)
+{
+    pen_migration *seen = NULL;
+    bool ok = pen_migration_look(options, &seen, err) && look_at_start(seen, err);
+    pen_migration_close(seen);
+    return ok;
+}
+
 /* Everything that the source has committed by now goes to the target. */
-static bool drain(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+static bool drain(const pen_options *options, pen_statedir *dir, pen_stop_reason *reason,
+                  pen_error *err)
 {
     pen_migration *migration = NULL;
     pen_options until_now = *options;
-    if (!pen_statedir_take_over(options->dir, HAND_OVER_MS, err) ||
-        !pen_migration_open(options, &migration, err)) {
+    if (!pen_migration_open(options, dir, &migration, err)) {
         return false;
     }
     bool ok = look_at_start(migration, err) &&
@@ -180,7 +190,7 @@ static bool drain(const pen_options *options, pen_stop_reason *reason, pen_error
                           "from now on is lost");
     until_now.stop_when_caught_up = true;
     until_now.stop_at = PEN_LSN_NONE;
-    ok = pen_stream_run(&until_now, reason, err);
+    ok = pen_stream_run_in(&until_now, dir, reason, err);
     pen_run_stop_early_on_signals();
     return ok;
 }
@@ -363,27 +373,40 @@ static bool finish(pen_migration *migration, tally *made, pen_error *err)
     return true;
 }
 
-bool pen_cutover_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+static bool cut_over(const pen_options *options, pen_statedir *dir, int64_t began_us,
+                     pen_stop_reason *reason, pen_error *err)
 {
     pen_migration *migration = NULL;
     tally made = {0};
-    int64_t began_us = pen_now_us();
-    memset(err, 0, sizeof(*err));
-    *reason = PEN_REASON_FAILED;
-    pen_run_stop_early_on_signals();
-    if (!drain(options, reason, err)) {
+    if (!drain(options, dir, reason, err)) {
         return false;
     }
     if (*reason != PEN_REASON_CAUGHT_UP) {
         return true; /* a signal: nothing is cut over */
     }
     int64_t drained_us = pen_now_us();
-    bool ok = pen_migration_open(options, &migration, err) && finish(migration, &made, err);
+    bool ok = pen_migration_open(options, dir, &migration, err) && finish(migration, &made, err);
     pen_migration_close(migration);
     if (ok) {
-        *reason = PEN_REASON_CAUGHT_UP;
         report(&made, began_us, drained_us);
     }
     return ok || pen_error_advise(err, "mend that and run the same command again: it goes on where "
                                        "it was");
+}
+
+bool pen_cutover_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    pen_statedir *dir = NULL;
+    int64_t began_us = pen_now_us();
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run_stop_early_on_signals();
+    if (!look_before(options, err) ||
+        !pen_statedir_take_over(options->dir, HAND_OVER_MS, &dir, err)) {
+        return false;
+    }
+    pen_status_has_dir(options->status);
+    bool ok = cut_over(options, dir, began_us, reason, err);
+    pen_run_let_go(dir);
+    return ok;
 }

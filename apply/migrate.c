@@ -101,17 +101,16 @@ static bool may_pass(pen_error *err)
 }
 
 /* The same again and again while servers come and go; each attempt begins as a new start would. */
-static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_error *err)
+static bool prepare_patiently(const pen_options *options, pen_statedir *dir, pen_error *err)
 {
     int64_t retry_ms = RETRY_FIRST_MS;
     bool began = false;
     for (;;) {
         pen_migration *migration = NULL;
         int64_t since_us = pen_now_us();
-        bool ok = pen_migration_open(options, &migration, err);
+        bool ok = pen_migration_open(options, dir, &migration, err);
         if (ok) {
             began = true;
-            *owner = migration->resume.owner;
             pen_status_phase(options->status, pen_phase_name(migration->phase));
             ok = prepare(migration, err);
             pen_migration_close(migration);
@@ -127,25 +126,31 @@ static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_e
     }
 }
 
-bool pen_migrate_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+/* A cutover that asked takes over from here. */
+static bool hand_over(pen_index_beside *beside, pen_stop_reason *reason)
 {
-    uint64_t owner = 0;
+    pen_error ignored;
+    pen_log(PEN_LOG_INFO, "handed over to the cutover");
+    (void)!pen_index_beside_join(beside, true, &ignored);
+    *reason = PEN_REASON_CAUGHT_UP;
+    return true;
+}
+
+static bool migrate(const pen_options *options, pen_statedir *dir, pen_stop_reason *reason,
+                    pen_error *err)
+{
     pen_index_beside *beside = NULL;
     pen_error why;
-    memset(err, 0, sizeof(*err));
-    *reason = PEN_REASON_FAILED;
-    pen_run_stop_early_on_signals();
-    if (!prepare_patiently(options, &owner, err) ||
-        !pen_index_beside_start(options, owner, &beside, err)) {
+    if (!prepare_patiently(options, dir, err) ||
+        !pen_index_beside_start(options, pen_statedir_id(dir), &beside, err)) {
         return false;
     }
-    bool ok = pen_stream_run(options, reason, err);
+    PEN_KILL_POINT("prepared");
+    bool ok = pen_stream_run_in(options, dir, reason, err);
+    PEN_KILL_POINT("stream-ended");
     pen_run_stop_early_on_signals();
-    if (ok && *reason == PEN_REASON_SIGNAL && pen_statedir_was_asked(options->dir)) {
-        pen_log(PEN_LOG_INFO, "handed over to the cutover");
-        (void)!pen_index_beside_join(beside, true, &why);
-        *reason = PEN_REASON_CAUGHT_UP;
-        return true;
+    if (ok && *reason == PEN_REASON_SIGNAL && access(pen_statedir_asked(dir), F_OK) == 0) {
+        return hand_over(beside, reason);
     }
     /* An end that was asked for waits for the indexes; a signal does not. */
     bool built = pen_index_beside_join(beside, !ok || *reason == PEN_REASON_SIGNAL, &why);
@@ -156,16 +161,35 @@ bool pen_migrate_run(const pen_options *options, pen_stop_reason *reason, pen_er
     return ok;
 }
 
+bool pen_migrate_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    pen_statedir *dir = NULL;
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run_stop_early_on_signals();
+    if (!pen_run_hold(options, true, &dir, err)) {
+        return false;
+    }
+    bool ok = migrate(options, dir, reason, err);
+    pen_run_let_go(dir);
+    return ok;
+}
+
 bool pen_copy_alone_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
 {
-    uint64_t owner = 0;
+    pen_statedir *dir = NULL;
     pen_index_beside *beside = NULL;
     memset(err, 0, sizeof(*err));
     *reason = PEN_REASON_FAILED;
     pen_run_stop_early_on_signals();
-    if (!prepare_patiently(options, &owner, err) ||
-        !pen_index_beside_start(options, owner, &beside, err) ||
-        !pen_index_beside_join(beside, false, err)) {
+    if (!pen_run_hold(options, false, &dir, err)) {
+        return false;
+    }
+    bool ok = prepare_patiently(options, dir, err) &&
+              pen_index_beside_start(options, pen_statedir_id(dir), &beside, err) &&
+              pen_index_beside_join(beside, false, err);
+    pen_run_let_go(dir);
+    if (!ok) {
         return false;
     }
     *reason = PEN_REASON_CAUGHT_UP;

@@ -80,7 +80,7 @@ bool pen_migration_open_source(const pen_options *options, const char *part, pen
     return true;
 }
 
-static bool open_target(pen_migration *migration, pen_error *err)
+static bool open_session(pen_migration *migration, pen_error *err)
 {
     char name[64];
     snprintf(name, sizeof(name), "penstock %s control", migration->options->name);
@@ -89,7 +89,12 @@ static bool open_target(pen_migration *migration, pen_error *err)
                                          .durable = true,
                                          .names_only = true};
     return pen_session_open(&session, &migration->target, err) &&
-           pen_session_plan_freely(migration->target, err) &&
+           pen_session_plan_freely(migration->target, err);
+}
+
+static bool open_target(pen_migration *migration, pen_error *err)
+{
+    return open_session(migration, err) &&
            pen_claim_session(migration->target, migration->resume.owner, err);
 }
 
@@ -113,27 +118,33 @@ bool pen_migration_reconnect_source(pen_migration *migration, pen_error *err)
     return pen_migration_open_source(migration->options, "control", &migration->source, err);
 }
 
+static bool has_table(pen_pgconn *target, const char *name, bool *has, pen_error *err)
+{
+    const char *const values[] = {name};
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(target, "look for a migration's tables",
+                         "SELECT pg_catalog.to_regclass($1) IS NOT NULL", 1, values, &res, err)) {
+        return false;
+    }
+    *has = pen_pgresult_value(res, 0, 0)[0] == 't';
+    pen_pgresult_clear(res);
+    return true;
+}
+
 /* Only where they are not there: an event trigger would see the attempt, too. */
 static bool make_tables(pen_pgconn *target, pen_error *err)
 {
-    pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(target, "look for the migration's tables",
-                         "SELECT pg_catalog.to_regclass('penstock.copied_chunk') IS NOT NULL", 0,
-                         NULL, &res, err)) {
-        return false;
-    }
-    bool there = pen_pgresult_value(res, 0, 0)[0] == 't';
-    pen_pgresult_clear(res);
-    return there ||
-           pen_pgconn_exec(target, "make the migration's tables", tables_sql, 0, NULL, NULL, err);
+    bool has = false;
+    return has_table(target, "penstock.copied_chunk", &has, err) &&
+           (has ||
+            pen_pgconn_exec(target, "make the migration's tables", tables_sql, 0, NULL, NULL, err));
 }
 
 static bool read_phase(pen_migration *migration, pen_error *err)
 {
     const char *const values[] = {migration->options->name};
     pen_pgresult *res = NULL;
-    if (!make_tables(migration->target, err) ||
-        !pen_pgconn_exec(migration->target, "read the migration's phase",
+    if (!pen_pgconn_exec(migration->target, "read the migration's phase",
                          "SELECT phase FROM penstock.migration WHERE name = $1", 1, values, &res,
                          err)) {
         return false;
@@ -159,10 +170,6 @@ static bool open_parts(pen_migration *migration, pen_error *err)
     const pen_options *options = migration->options;
     char name[64];
     char mark[PEN_CLAIM_MARK_SIZE];
-    if (!pen_statedir_open(options->dir, &migration->statedir, err)) {
-        return false;
-    }
-    pen_status_has_dir(options->status);
     migration->resume.owner = pen_statedir_id(migration->statedir);
     if (!pen_migration_open_source(options, "control", &migration->source, err) ||
         !open_target(migration, err)) {
@@ -179,17 +186,36 @@ static bool open_parts(pen_migration *migration, pen_error *err)
         .setup = mark,
     };
     return pen_replication_open(&replication, &migration->rep, &migration->resume.identity, err) &&
-           claim(migration, err) && read_phase(migration, err);
+           claim(migration, err) && make_tables(migration->target, err) &&
+           read_phase(migration, err);
 }
 
-bool pen_migration_open(const pen_options *options, pen_migration **migration, pen_error *err)
+bool pen_migration_look(const pen_options *options, pen_migration **migration, pen_error *err)
+{
+    pen_migration *made = pen_calloc(1, sizeof(*made));
+    bool has = false;
+    made->options = options;
+    made->phase = PEN_PHASE_CHECK;
+    if (!open_session(made, err) || !has_table(made->target, "penstock.migration", &has, err) ||
+        (has && !read_phase(made, err))) {
+        pen_migration_close(made);
+        return false;
+    }
+    *migration = made;
+    return true;
+}
+
+bool pen_migration_open(const pen_options *options, pen_statedir *dir, pen_migration **migration,
+                        pen_error *err)
 {
     pen_migration *made = pen_calloc(1, sizeof(*made));
     made->options = options;
+    made->statedir = dir;
     if (!open_parts(made, err)) {
         pen_migration_close(made);
         return false;
     }
+    PEN_KILL_POINT("migration-open");
     *migration = made;
     return true;
 }
@@ -200,7 +226,6 @@ void pen_migration_close(pen_migration *migration)
         pen_replication_close(migration->rep);
         pen_pgconn_close(migration->source);
         pen_pgconn_close(migration->target);
-        pen_statedir_close(migration->statedir);
         free(migration);
     }
 }
@@ -232,14 +257,11 @@ bool pen_migration_may_stream(pen_pgconn *target, const char *name, pen_error *e
 {
     const char *const values[] = {name};
     pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(target, "look for a migration",
-                         "SELECT pg_catalog.to_regclass('penstock.migration') IS NOT NULL", 0, NULL,
-                         &res, err)) {
+    bool has = false;
+    if (!has_tables(target, &has, err)) {
         return false;
     }
-    bool has_table = pen_pgresult_value(res, 0, 0)[0] == 't';
-    pen_pgresult_clear(res);
-    if (!has_table) {
+    if (!has) {
         return true;
     }
     if (!pen_pgconn_exec(target, "read the migration's phase",

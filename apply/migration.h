@@ -1,6 +1,6 @@
 /* Purpose: where a migration stands: its phase, and the tables on the target that remember it.
  * Thread:  main; pen_migration_may_stream also whoever resumes a stream.
- * Owns:    the state directory's lock and the two control sessions, from open to close.
+ * Owns:    the two control sessions, from open to close.
  * Flow:    options in; the phase that is under way out, and each new one into the target.
  *
  * Truth is on the target, in the schema "penstock", beside the stream's own tables:
@@ -31,19 +31,25 @@ const char *pen_phase_name(pen_phase phase);
 
 typedef struct pen_migration {
     const pen_options *options;
-    pen_statedir *statedir;
-    pen_pgconn *source;   /* ordinary sessions that speak UTF-8 */
-    pen_pgconn *target;   /* holds the stream's lock */
-    pen_replication *rep; /* a walsender's client, for the slot */
+    pen_statedir *statedir; /* borrowed */
+    pen_pgconn *source;     /* ordinary sessions that speak UTF-8 */
+    pen_pgconn *target;     /* holds the stream's lock */
+    pen_replication *rep;   /* a walsender's client, for the slot */
     pen_resume resume;
     pen_phase phase;
     bool streams; /* the stream is recorded: its slot was made */
 } pen_migration;
 
-/* Takes the state directory, connects to both, takes the stream's lock, and reads the phase. */
-PEN_MUST_CHECK bool pen_migration_open(const pen_options *options, pen_migration **migration,
-                                       pen_error *err);
+/* Connects to both, takes the stream's lock, and reads the phase. The caller holds the state
+ * directory meanwhile. */
+PEN_MUST_CHECK bool pen_migration_open(const pen_options *options, pen_statedir *dir,
+                                       pen_migration **migration, pen_error *err);
 void pen_migration_close(pen_migration *migration); /* NULL is nothing */
+
+/* Only looks where the migration stands, whoever is at work on it: connects to the target alone.
+ * The phase is PEN_PHASE_CHECK where there is none. */
+PEN_MUST_CHECK bool pen_migration_look(const pen_options *options, pen_migration **migration,
+                                       pen_error *err);
 
 /* Makes the control session on the target anew, with the stream's lock, after it was lost. */
 PEN_MUST_CHECK bool pen_migration_reconnect_target(pen_migration *migration, pen_error *err);

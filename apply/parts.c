@@ -3,6 +3,7 @@
 #include "apply/claim.h"
 #include "apply/session.h"
 #include "apply/worker.h"
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <stdio.h>
@@ -449,6 +450,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
     pen_checkpoint_file *file = NULL;
     bool with_reader = run->reader == NULL;
     stream->resume.owner = pen_statedir_id(run->statedir);
+    PEN_KILL_POINT("stream-connecting");
     if ((run->source == NULL && !open_source(run, err)) ||
         !open_target(stream, "control", true, &control, err) ||
         !pen_session_plan_freely(control, err)) {
@@ -478,6 +480,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
     run->dispatchers = pen_dispatchers_create(stream, catalog);
     run->progress = pen_progress_create(stream, control, file);
     make_intake(run);
+    PEN_KILL_POINT("stream-made");
     return true;
 fail:
     pen_pgconn_close(control);

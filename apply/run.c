@@ -28,15 +28,24 @@
 /* A stream that ran so long before it failed begins again with the first. */
 #define RETRY_CALM_US (60 * 1000 * 1000)
 
+/* For the signal handler: the file that tells that the signal is a cutover's, or NULL. */
+static const char *volatile asked_path;
+
 /* While connections are made there is nothing to finish: a signal ends the process at once, with
  * the exit code of a stop. A slot that is just being created is found by the next start; a reader
  * that fills the spool meanwhile has told the source of nothing that is not durable. */
 static void stop_early(int signal)
 {
-    static const char words[] =
+    static const char stopped[] =
         "penstock: stopped while connecting; the same command goes on, nothing is lost\n";
+    static const char handed[] = "penstock: handed over to the cutover\n";
+    const char *path = asked_path;
     (void)signal;
-    (void)!write(STDERR_FILENO, words, sizeof(words) - 1);
+    if (path != NULL && access(path, F_OK) == 0) {
+        (void)!write(STDERR_FILENO, handed, sizeof(handed) - 1);
+        _exit(0);
+    }
+    (void)!write(STDERR_FILENO, stopped, sizeof(stopped) - 1);
     _exit(3);
 }
 
@@ -44,14 +53,15 @@ void pen_run_stop_early_on_signals(void)
 {
     struct sigaction action = {.sa_handler = stop_early};
     sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     /* A log that nobody reads any more (| head, a tee that died) is no reason to end. */
     signal(SIGPIPE, SIG_IGN);
+    /* Last, because one may be there already. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
 }
 
 static bool open_signals(pen_run *run, pen_error *err)
@@ -346,29 +356,59 @@ static void deinit(pen_run *run)
     if (!pen_capture_close(run->capture, &err)) {
         pen_log(PEN_LOG_WARN, "%s", err.text);
     }
-    pen_statedir_close(run->statedir);
     if (run->signal_fd >= 0) {
         close(run->signal_fd);
     }
     pen_stream_destroy(run->stream);
 }
 
+bool pen_run_hold(const pen_options *options, bool hands_over, pen_statedir **dir, pen_error *err)
+{
+    /* A cutover asks as soon as it sees who has the lock. */
+    listen_to_signals(true);
+    bool ok = pen_statedir_open(options->dir, dir, err);
+    if (ok) {
+        asked_path = hands_over ? pen_statedir_asked(*dir) : NULL;
+        pen_status_has_dir(options->status);
+    }
+    listen_to_signals(false);
+    return ok;
+}
+
+void pen_run_let_go(pen_statedir *dir)
+{
+    asked_path = NULL;
+    pen_statedir_close(dir);
+}
+
 bool pen_stream_run(const pen_options *options, pen_stop_reason *reason, pen_error *err)
+{
+    pen_statedir *dir = NULL;
+    memset(err, 0, sizeof(*err));
+    *reason = PEN_REASON_FAILED;
+    pen_run_stop_early_on_signals();
+    if (!pen_run_hold(options, false, &dir, err)) {
+        return false;
+    }
+    bool ok = pen_stream_run_in(options, dir, reason, err);
+    pen_run_let_go(dir);
+    return ok;
+}
+
+bool pen_stream_run_in(const pen_options *options, pen_statedir *dir, pen_stop_reason *reason,
+                       pen_error *err)
 {
     memset(err, 0, sizeof(*err));
     *reason = PEN_REASON_FAILED;
     pen_run *run = pen_calloc(1, sizeof(*run));
     run->signal_fd = -1;
+    run->statedir = dir;
     pen_run_stop_early_on_signals();
     run->started_us = pen_now_us();
     run->shown_us = run->started_us;
     srandom((unsigned)run->started_us);
-    bool ok = pen_stream_create(options, &run->stream, err) &&
-              pen_statedir_open(options->dir, &run->statedir, err) && open_signals(run, err);
-    if (ok) {
-        pen_status_has_dir(options->status);
-        ok = run_until_end(run, reason, err);
-    }
+    bool ok = pen_stream_create(options, &run->stream, err) && open_signals(run, err) &&
+              run_until_end(run, reason, err);
     if (run->began) {
         pen_conflicts_report(&run->stream->conflicts);
         pen_show_summary(run, *reason);

@@ -14,8 +14,8 @@
 typedef struct pen_run {
     pen_stream *stream;
     /* for the whole time */
-    pen_statedir *statedir;
-    pen_capture *capture; /* or NULL */
+    pen_statedir *statedir; /* borrowed */
+    pen_capture *capture;   /* or NULL */
     int signal_fd;
     int signals; /* taken so far */
     bool began;  /* it has run already: what is lost from now on is made anew */
@@ -42,10 +42,20 @@ typedef struct pen_run {
  * stop; pen_stream_run does otherwise while its threads run. */
 void pen_run_stop_early_on_signals(void);
 
+/* Takes the state directory's lock, which the caller keeps for as long as it does anything; with
+ * `hands_over` a signal of a cutover that asks for it is no stop from then on, but an end with exit
+ * code 0, until pen_run_let_go. Errors: as pen_statedir_open's. */
+PEN_MUST_CHECK bool pen_run_hold(const pen_options *options, bool hands_over, pen_statedir **dir,
+                                 pen_error *err);
+void pen_run_let_go(pen_statedir *dir); /* NULL is nothing */
+
 /* Runs one stream to its end: connects, checks, resumes, starts the threads, makes lost connections
  * anew, and returns when the stream was drained or has failed for good. *reason tells which end it
  * was; on false *err says what failed. */
 PEN_MUST_CHECK bool pen_stream_run(const pen_options *options, pen_stop_reason *reason,
                                    pen_error *err);
+/* The same in a state directory that the caller holds. */
+PEN_MUST_CHECK bool pen_stream_run_in(const pen_options *options, pen_statedir *dir,
+                                      pen_stop_reason *reason, pen_error *err);
 
 #endif

@@ -16,12 +16,14 @@ typedef struct pen_statedir pen_statedir;
 PEN_MUST_CHECK bool pen_statedir_open(const char *path, pen_statedir **dir, pen_error *err);
 void pen_statedir_close(pen_statedir *dir); /* NULL is nothing */
 
-/* Asks the penstock that has the directory at `path`, if there is one, to hand over to a cutover,
- * as a SIGTERM would, and waits until it has ended, at most `wait_ms`. Errors: PEN_ERROR_RETRY when
- * it does not end. */
-PEN_MUST_CHECK bool pen_statedir_take_over(const char *path, int64_t wait_ms, pen_error *err);
-/* Whether somebody has asked for that since the directory was opened. */
-bool pen_statedir_was_asked(const char *path);
+/* The same for a cutover: asks the penstock that has the directory, if there is one, to hand over,
+ * by a file in it and a SIGTERM, and waits until it has ended, at most `wait_ms`; nobody else gets
+ * in between. Errors: PEN_ERROR_RETRY when it does not end. */
+PEN_MUST_CHECK bool pen_statedir_take_over(const char *path, int64_t wait_ms, pen_statedir **dir,
+                                           pen_error *err);
+/* Path of that file, borrowed: it is there when somebody has asked since the directory was opened,
+ * before the signal comes. */
+const char *pen_statedir_asked(const pen_statedir *dir);
 
 /* Paths of the checkpoint file, and of the directory for spools, borrowed. */
 const char *pen_statedir_checkpoint(const pen_statedir *dir);

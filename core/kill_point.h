@@ -1,8 +1,9 @@
-/* Purpose: named places at which a test lets the process die, as kill -9 would.
+/* Purpose: named places at which a test lets the process die, as kill -9 would, or get another
+ *          signal: SIGSTOP, to be met there by somebody.
  * Thread:  any.
  * Owns:    nothing.
- * Flow:    PENSTOCK_KILL_AT=NAME or NAME:N in the environment; SIGKILL at the Nth pass of that
- * place.
+ * Flow:    PENSTOCK_KILL_AT=NAME or NAME:N in the environment, and PENSTOCK_KILL_BY=NUMBER for
+ *          another signal; SIGKILL at the Nth pass of that place.
  *
  * Only in builds with the option PEN_KILL_POINTS; in all others the macro is nothing, and the
  * variable means nothing. */

@@ -12,6 +12,10 @@
 /* For the second question to a server that refused a connection. */
 #define ASK_WITHIN_US (5 * 1000 * 1000)
 
+/* Between two looks at a connection that has said nothing: what TLS has taken off the socket
+ * already does not show there. */
+#define LOOK_EVERY_MS 200
+
 /* Queries that a connection keeps prepared. */
 #define PREPARED_MOST 8
 
@@ -681,11 +685,10 @@ bool pen_pgconn_send_sync(pen_pgconn *conn, pen_error *err)
     return PQpipelineSync(conn->pg) == 1 || pen_pgconn_error(conn, "send", err);
 }
 
-static pen_copy_state get_copy_data(pen_pgconn *conn, bool wait, uint8_t **data, size_t *size,
-                                    pen_error *err)
+pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
 {
     char *buffer = NULL;
-    int len = PQgetCopyData(conn->pg, &buffer, wait ? 0 : 1);
+    int len = PQgetCopyData(conn->pg, &buffer, 1);
     if (len > 0) {
         *data = (uint8_t *)buffer;
         *size = (size_t)len;
@@ -701,14 +704,28 @@ static pen_copy_state get_copy_data(pen_pgconn *conn, bool wait, uint8_t **data,
     return PEN_COPY_FAILED;
 }
 
-pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
+/* PQgetCopyData gives each row as a copy, beside the one that libpq has received. The older
+ * PQgetlineAsync gives what fits into a buffer of ours, and the rest of the row later (libpq's
+ * documentation, "Obsolete Functions for COPY"). It does not tell an end from a connection that is
+ * of no use any more; the results behind it do. */
+pen_copy_state pen_pgconn_copy_take(pen_pgconn *conn, uint8_t *buffer, size_t room, size_t *size,
+                                    pen_error *err)
 {
-    return get_copy_data(conn, false, data, size, err);
-}
-
-pen_copy_state pen_pgconn_copy_wait(pen_pgconn *conn, uint8_t **data, size_t *size, pen_error *err)
-{
-    return get_copy_data(conn, true, data, size, err);
+    for (;;) {
+        int len = PQgetlineAsync(conn->pg, (char *)buffer, (int)room);
+        if (len > 0) {
+            *size = (size_t)len;
+            return PEN_COPY_DATA;
+        }
+        if (len < 0) {
+            return PEN_COPY_END;
+        }
+        struct pollfd fd = {.fd = PQsocket(conn->pg), .events = POLLIN};
+        (void)poll(&fd, 1, LOOK_EVERY_MS);
+        if (!pen_pgconn_consume(conn, err)) {
+            return PEN_COPY_FAILED;
+        }
+    }
 }
 
 void pen_pgconn_copy_free(uint8_t *data)

@@ -144,9 +144,12 @@ typedef enum pen_copy_state {
 PEN_MUST_CHECK pen_copy_state pen_pgconn_copy_get(pen_pgconn *conn, uint8_t **data, size_t *size,
                                                   pen_error *err);
 void pen_pgconn_copy_free(uint8_t *data);
-/* The same, and waits where there is nothing yet; for connections that are not non-blocking. */
-PEN_MUST_CHECK pen_copy_state pen_pgconn_copy_wait(pen_pgconn *conn, uint8_t **data, size_t *size,
-                                                   pen_error *err);
+/* Takes the next bytes of a COPY's row into `buffer`, at most `room` > 0, and waits where there are
+ * none: less than `room` means that the row ends with them. So the row is in memory once, in the
+ * connection, which keeps room for its largest (a power of two) until it is closed. For connections
+ * that are not non-blocking. */
+PEN_MUST_CHECK pen_copy_state pen_pgconn_copy_take(pen_pgconn *conn, uint8_t *buffer, size_t room,
+                                                   size_t *size, pen_error *err);
 PEN_MUST_CHECK bool pen_pgconn_copy_put(pen_pgconn *conn, const uint8_t *data, size_t size,
                                         pen_error *err);
 PEN_MUST_CHECK bool pen_pgconn_copy_end(pen_pgconn *conn, pen_error *err);

@@ -1,5 +1,6 @@
 #include "tools/command.h"
 
+#include "apply/run.h"
 #include "core/conninfo.h"
 #include "core/nearest.h"
 #include "core/options.h"
@@ -17,23 +18,24 @@ typedef struct command {
     const char *arguments;   /* as the usage shows them */
     void (*help)(FILE *out); /* describes its flags */
     int (*run)(int argc, char **argv);
+    bool goes_on; /* a signal is a stop, after which the same command goes on */
 } command;
 
 static const command commands[] = {
     {"migrate", "make the schema, copy the tables, build the indexes, and apply the changes since",
-     "[FLAGS]", pen_options_help, pen_command_migrate},
+     "[FLAGS]", pen_options_help, pen_command_migrate, true},
     {"copy", "make the schema and copy the tables alone", "[FLAGS]", pen_options_help,
-     pen_command_copy},
+     pen_command_copy, true},
     {"stream", "apply the source's changes to tables that are in the target already", "[FLAGS]",
-     pen_options_help, pen_command_stream},
+     pen_options_help, pen_command_stream, true},
     {"cutover", "bring the target to the source's present state, and make it ready for writes",
-     "[FLAGS]", pen_options_help, pen_command_cutover},
+     "[FLAGS]", pen_options_help, pen_command_cutover, true},
     {"status", "tell what a running penstock is doing, how far it is and what holds it up",
-     "[FLAGS]", pen_status_help, pen_command_status},
+     "[FLAGS]", pen_status_help, pen_command_status, false},
     {"inspect", "print a checkpoint, a spool segment or a captured stream in words",
-     "FILE [--summary] [--json]", pen_inspect_help, pen_command_inspect},
+     "FILE [--summary] [--json]", pen_inspect_help, pen_command_inspect, false},
     {"simulate", "tell how fast a captured stream could be applied, and what limits it",
-     "FILE [FLAGS]", pen_simulate_help, pen_command_simulate},
+     "FILE [FLAGS]", pen_simulate_help, pen_command_simulate, false},
 };
 
 static const command *find_command(const char *name)
@@ -124,6 +126,10 @@ static bool asks_for_help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    const command *cmd = argc < 2 ? NULL : find_command(argv[1]);
+    if (cmd != NULL && cmd->goes_on) {
+        pen_run_stop_early_on_signals(); /* before anything else */
+    }
     if (argc < 2) {
         fputs("penstock: no command given; \"penstock --help\" lists them\n", stderr);
         return EXIT_USAGE;
@@ -136,7 +142,7 @@ int main(int argc, char **argv)
         return print_help();
     }
     bool help = strcmp(name, "help") == 0;
-    const command *cmd = find_command(help ? argv[2] : name);
+    cmd = help ? find_command(argv[2]) : cmd;
     if (cmd == NULL) {
         return refuse_command(help ? argv[2] : name);
     }

@@ -1,6 +1,7 @@
 #include "tools/run_command.h"
 
 #include "apply/service.h"
+#include "core/kill_point.h"
 #include "core/log.h"
 
 #include <string.h>
@@ -62,6 +63,7 @@ int pen_run_command(int argc, char **argv, const char *command, pen_command_body
         return pen_error_exit_code(err.kind);
     }
     pen_log_init(options.log_format, options.log_level);
+    PEN_KILL_POINT("options-read");
     int code = 0;
     if (options.print_config) {
         pen_options_print(&options, stdout);
