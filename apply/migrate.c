@@ -4,6 +4,7 @@
 #include "apply/copy.h"
 #include "apply/indexes.h"
 #include "apply/migration.h"
+#include "apply/reached.h"
 #include "apply/schema.h"
 #include "apply/status.h"
 #include "core/kill_point.h"
@@ -111,17 +112,18 @@ static bool prepare_patiently(const pen_options *options, uint64_t *owner, pen_e
         bool ok = pen_migration_open(options, &migration, err);
         if (ok) {
             began = true;
+            pen_reached_note(options);
             *owner = migration->resume.owner;
             pen_status_phase(options->status, pen_phase_name(migration->phase));
             ok = prepare(migration, err);
             pen_migration_close(migration);
         }
-        if (ok || !began || !may_pass(err)) {
+        if (ok || !may_pass(err) || !(began || pen_reached_may_wait(options, err))) {
             return ok;
         }
         retry_ms = pen_now_us() - since_us > 60 * 1000000 ? RETRY_FIRST_MS : retry_ms;
         pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
-        pen_status_recover(options->status, true, err->text);
+        pen_status_recover(options->status, began, err->text);
         usleep((useconds_t)(retry_ms * 1000));
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
     }

@@ -1,7 +1,10 @@
 #include "apply/parts.h"
 
 #include "apply/claim.h"
+#include "apply/reached.h"
 #include "apply/session.h"
+#include "apply/slot.h"
+#include "apply/source.h"
 #include "apply/worker.h"
 #include "core/log.h"
 
@@ -54,57 +57,27 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
     return true;
 }
 
-static bool open_source(pen_run *run, pen_error *err)
-{
-    const pen_options *options = run->stream->options;
-    char name[64];
-    snprintf(name, sizeof(name), "penstock %s control", options->name);
-    const pen_pgconn_options connect = {
-        .conninfo = options->source,
-        .side = "source",
-        .application_name = name,
-        /* Names are compared with the target's, and the operator's patterns are in UTF-8. */
-        .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
-                 " SET statement_timeout = 0; SET lock_timeout = 0;"
-                 " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
-                 " SET default_transaction_read_only = off",
-    };
-    return pen_pgconn_open(&connect, &run->source, err) &&
-           (pen_pgconn_server_version(run->source) < 170000 ||
-            pen_pgconn_exec(run->source, "set up the session", "SET transaction_timeout = 0", 0,
-                            NULL, NULL, err));
-}
-
-/* The stream comes in the target's encoding, so that nobody converts twice. */
-static bool open_replication(pen_run *run, const char *encoding, pen_replication **rep,
-                             pen_error *err)
-{
-    pen_stream *stream = run->stream;
-    const pen_options *options = stream->options;
-    char name[64];
-    char mark[PEN_CLAIM_MARK_SIZE];
-    snprintf(name, sizeof(name), "penstock %s reader", options->name);
-    pen_claim_format_mark(stream->resume.owner, mark);
-    const pen_replication_options replication = {.conninfo = options->source,
-                                                 .application_name = name,
-                                                 .slot = options->slot,
-                                                 .publication = options->publication,
-                                                 .client_encoding = encoding,
-                                                 .setup = mark,
-                                                 .streaming =
-                                                     options->streaming == PEN_STREAMING_ON};
-    return pen_replication_open(&replication, rep, &stream->resume.identity, err);
-}
-
-/* Commits a message that holds nothing: it moves the source's WAL, flushed, past every position
- * read before, so that the stream can prove to have reached it. */
-bool pen_parts_nudge_source(pen_run *run, pen_error *err)
+/* In the WAL is enough; a standby that is away must not hold us up. */
+static bool nudge(pen_run *run, pen_error *err)
 {
     return pen_pgconn_exec(run->source, "write a marker",
-                           /* In the WAL is enough; a standby that is away must not hold us up. */
                            "SET synchronous_commit = local;"
                            " SELECT pg_catalog.pg_logical_emit_message(true, 'penstock', '')",
                            0, NULL, NULL, err);
+}
+
+bool pen_parts_nudge_source(pen_run *run, pen_error *err)
+{
+    if ((run->source != NULL || pen_source_open_session(run->stream->options, &run->source, err)) &&
+        nudge(run, err)) {
+        return true;
+    }
+    if (run->stream->options->ack != PEN_ACK_SPOOLED || err->kind != PEN_ERROR_RETRY) {
+        return false;
+    }
+    /* With the spool the target needs no source; the next nudge makes a session anew. */
+    pen_parts_close_source(run);
+    return true;
 }
 
 /* Sets the position at which the stream ends, when it is to end by itself: once, whatever is lost
@@ -113,9 +86,6 @@ static bool find_end(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
-    if (run->began) {
-        return true;
-    }
     stream->stop_lsn = options->stop_at;
     if (options->stop_at != PEN_LSN_NONE && stream->resume.commit_lsn > options->stop_at) {
         return pen_error_set(err, PEN_ERROR_CONFIG,
@@ -150,7 +120,7 @@ static bool find_end(pen_run *run, pen_error *err)
     if (stream->stop_lsn == PEN_LSN_NONE || now < stream->stop_lsn) {
         stream->stop_lsn = now;
     }
-    return ok && pen_parts_nudge_source(run, err);
+    return ok && nudge(run, err);
 }
 
 /* One worker's session while it is made. */
@@ -347,6 +317,42 @@ static bool open_capture(pen_run *run, const pen_spool_header *header, pen_error
     return true;
 }
 
+/* Before there is a reader. */
+static void set_intervals(pen_stream *stream)
+{
+    int timeout_ms = stream->resume.wal_sender_timeout_ms;
+    stream->status_interval_ms =
+        timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS ? timeout_ms / 3 : STATUS_EVERY_MS;
+    int silence_ms = timeout_ms > 0 ? timeout_ms : SILENCE_MS;
+    silence_ms = silence_ms < SILENCE_LEAST_MS ? SILENCE_LEAST_MS : silence_ms;
+    if (stream->silence_limit_ms < silence_ms) {
+        stream->silence_limit_ms = silence_ms; /* what it grew to in this process stays */
+    }
+}
+
+/* The target is there for the first time, and a reader has received into the spool meanwhile, by
+ * what that says of the target. */
+static bool join_early_reader(pen_run *run, pen_pgconn *control, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    const pen_options *options = stream->options;
+    const char *encoding = pen_pgconn_parameter(control, "server_encoding");
+    if (run->source == NULL) {
+        pen_error_set(err, PEN_ERROR_RETRY,
+                      "the target is there, but now the source is away, and both are needed once "
+                      "at a start");
+        err->was_there = true;
+        return false;
+    }
+    if (strcmp(encoding, run->header.encoding) != 0) {
+        return pen_error_set(err, PEN_ERROR_FATAL,
+                             "the spool in %s is in the encoding %s, but the target has %s: "
+                             "--target is another database than before. Point it back",
+                             options->dir, run->header.encoding, encoding);
+    }
+    return pen_format_decide(&stream->format, options, run->source, control, err);
+}
+
 /* Where the stream stands, and so where it goes on; `control` says it. */
 static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
 {
@@ -365,27 +371,23 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
          !pen_format_decide(&stream->format, stream->options, run->source, control, err))) {
         return false;
     }
+    if (run->reader != NULL && !run->began && !join_early_reader(run, control, err)) {
+        return false;
+    }
     pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);
     pen_cell_init(&stream->handed_lsn, stream->resume.start_lsn);
     pen_cell_init(&stream->durable_lsn, stream->resume.reported_lsn);
     if (run->reader == NULL) {
-        int timeout_ms = stream->resume.wal_sender_timeout_ms;
-        stream->status_interval_ms =
-            timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS ? timeout_ms / 3 : STATUS_EVERY_MS;
-        int silence_ms = timeout_ms > 0 ? timeout_ms : SILENCE_MS;
-        silence_ms = silence_ms < SILENCE_LEAST_MS ? SILENCE_LEAST_MS : silence_ms;
-        if (stream->silence_limit_ms < silence_ms) {
-            stream->silence_limit_ms = silence_ms; /* what it grew to in this process stays */
-        }
+        set_intervals(stream);
     }
-    return true;
+    return run->began || find_end(run, err);
 }
 
 /* Makes the reader of what `parts` has; takes that on success. */
-static bool make_reader(pen_run *run, pen_reader_parts *parts, pen_spool_header *header,
-                        pen_error *err)
+static bool make_reader(pen_run *run, pen_reader_parts *parts, pen_error *err)
 {
     pen_stream *stream = run->stream;
+    pen_spool_header *header = &run->header;
     header->binary = stream->format.binary;
     pen_lsn start = stream->resume.start_lsn;
     if (stream->options->ack == PEN_ACK_SPOOLED) {
@@ -404,7 +406,7 @@ static bool make_reader(pen_run *run, pen_reader_parts *parts, pen_spool_header 
         !open_spool(run, header, false, &parts->streamed, &found, err)) {
         return false;
     }
-    if (!open_capture(run, header, err) || !find_end(run, err) ||
+    if (!open_capture(run, header, err) ||
         !pen_replication_start(parts->rep, start, stream->format.binary, err)) {
         return false;
     }
@@ -439,28 +441,117 @@ static void log_ways(const pen_run *run, const pen_checkpoint_file *file)
             pen_checkpoint_method(file));
 }
 
+/* The session for the catalogs. A reader that has its spool needs none to go on, so one that cannot
+ * be had now is had later. */
+static bool open_source(pen_run *run, pen_error *err)
+{
+    if (run->source != NULL || pen_run_source_is_away(run) ||
+        pen_source_open_session(run->stream->options, &run->source, err)) {
+        return true;
+    }
+    if (run->reader == NULL || err->kind != PEN_ERROR_RETRY) {
+        return false;
+    }
+    pen_log(PEN_LOG_WARN, "%s; the stream goes on with what is in the spool", err->text);
+    return true;
+}
+
+static void close_parts(pen_reader_parts *parts)
+{
+    pen_spooling_destroy(parts->spooling);
+    pen_spool_close(parts->spool, false);
+    pen_spool_close(parts->streamed, true);
+    pen_replication_close(parts->rep);
+}
+
+/* Makes a reader that receives into the spool `there` while there is no target, and starts it. Of
+ * the target nothing is needed but what the spool says: nothing is applied, and no segment goes,
+ * before it has answered and is found to be the right one. */
+static bool make_early_reader(pen_run *run, const pen_spool_header *there, pen_error *err)
+{
+    pen_stream *stream = run->stream;
+    const pen_options *options = stream->options;
+    pen_resume was = stream->resume;
+    pen_reader_parts parts = {.capture = NULL};
+    was.identity.system_identifier = there->system_identifier;
+    was.identity.timeline = there->timeline;
+    snprintf(was.identity.database, sizeof(was.identity.database), "%s", there->database);
+    if (!pen_source_open_stream(options, was.owner, there->encoding, &parts.rep,
+                                &stream->resume.identity, err)) {
+        return false;
+    }
+    run->header = describe_stream(run, parts.rep, there->encoding);
+    if (!open_stream_spool(run, &parts, &run->header, err) ||
+        !pen_slot_check_server(run->source, &stream->resume.wal_sender_timeout_ms, err) ||
+        !pen_resume_rejoin(&was, options, run->source, &stream->resume.identity,
+                           pen_spooling_received(parts.spooling), &parts.reported, err) ||
+        !open_capture(run, &run->header, err) ||
+        !pen_replication_start(parts.rep, pen_spooling_received(parts.spooling), run->header.binary,
+                               err)) {
+        close_parts(&parts);
+        return false;
+    }
+    set_intervals(stream);
+    pen_cell_init(&stream->spool_start_lsn, stream->resume.spool_start_lsn);
+    parts.capture = run->capture;
+    run->reader = pen_reader_create(stream, &parts);
+    return pen_thread_start(&stream->reader_thread, PEN_ROLE_READER, "reader", pen_reader_run,
+                            run->reader, err);
+}
+
+/* At a start without the target: where the spool of an earlier run is there, the source's stream is
+ * received into that. Errors: only what the operator has to mend; else it is as well as it was. */
+static bool receive_early(pen_run *run, pen_error *err)
+{
+    const pen_options *options = run->stream->options;
+    pen_spool_header there;
+    if (run->reader != NULL || run->source == NULL || options->ack != PEN_ACK_SPOOLED ||
+        !pen_spool_peek(pen_statedir_spool(run->statedir), "stream", &there)) {
+        return true;
+    }
+    if (!make_early_reader(run, &there, err)) {
+        pen_log(PEN_LOG_WARN, "%s; nothing is received while the target is away", err->text);
+        return err->kind == PEN_ERROR_RETRY;
+    }
+    pen_log(PEN_LOG_INFO, "while the target is away the stream is received into the spool");
+    return true;
+}
+
+/* The session that has the stream's lock. */
+static bool open_control(pen_run *run, pen_pgconn **control, pen_error *err)
+{
+    pen_error why;
+    if (open_target(run->stream, "control", true, control, err)) {
+        return true;
+    }
+    if (!run->began && pen_reached_may_wait(run->stream->options, err) &&
+        !receive_early(run, &why)) {
+        *err = why;
+    }
+    return false;
+}
+
 bool pen_parts_make(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
     pen_reader_parts parts = {0};
-    pen_spool_header header;
     pen_pgconn *control = NULL;
     pen_pgconn *catalog = NULL;
     pen_checkpoint_file *file = NULL;
     bool with_reader = run->reader == NULL;
     stream->resume.owner = pen_statedir_id(run->statedir);
-    if ((run->source == NULL && !open_source(run, err)) ||
-        !open_target(stream, "control", true, &control, err) ||
+    if (!open_source(run, err) || !open_control(run, &control, err) ||
         !pen_session_plan_freely(control, err)) {
         goto fail;
     }
     if (with_reader) {
         const char *encoding = pen_pgconn_parameter(control, "server_encoding");
-        if (!open_replication(run, encoding, &parts.rep, err)) {
+        if (!pen_source_open_stream(stream->options, stream->resume.owner, encoding, &parts.rep,
+                                    &stream->resume.identity, err)) {
             goto fail;
         }
-        header = describe_stream(run, parts.rep, encoding);
-        if (!open_stream_spool(run, &parts, &header, err)) {
+        run->header = describe_stream(run, parts.rep, encoding);
+        if (!open_stream_spool(run, &parts, &run->header, err)) {
             goto fail;
         }
     }
@@ -470,9 +561,11 @@ bool pen_parts_make(pen_run *run, pen_error *err)
         goto fail;
     }
     if (with_reader) {
-        if (!make_reader(run, &parts, &header, err)) {
+        if (!make_reader(run, &parts, err)) {
             goto fail;
         }
+    }
+    if (with_reader || !run->began) {
         log_ways(run, file);
     }
     run->dispatchers = pen_dispatchers_create(stream, catalog);
@@ -483,10 +576,7 @@ fail:
     pen_pgconn_close(control);
     pen_pgconn_close(catalog);
     pen_checkpoint_close(file);
-    pen_spooling_destroy(parts.spooling);
-    pen_spool_close(parts.spool, false);
-    pen_spool_close(parts.streamed, true);
-    pen_replication_close(parts.rep);
+    close_parts(&parts);
     return false;
 }
 
@@ -554,10 +644,19 @@ void pen_parts_unmake(pen_run *run, bool with_reader)
         run->intake = NULL;
     }
     if (with_reader) {
+        pen_regain_end(run->regain);
+        run->regain = NULL;
+        pen_replication_close(pen_place_take(&run->stream->next_source));
+        run->losses = pen_cell_read(&run->stream->source_losses);
         pen_reader_destroy(run->reader);
         run->reader = NULL;
         pen_cell_publish(&run->stream->reader_done, 0); /* no other thread is there */
     }
+    pen_parts_close_source(run);
+}
+
+void pen_parts_close_source(pen_run *run)
+{
     pen_pgconn_close(run->source);
     run->source = NULL;
     run->source_asked = false;

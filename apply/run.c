@@ -1,6 +1,7 @@
 #include "apply/run.h"
 
 #include "apply/parts.h"
+#include "apply/reached.h"
 #include "apply/show.h"
 #include "apply/status.h"
 #include "core/log.h"
@@ -146,6 +147,69 @@ static void look_at_source(pen_run *run)
     }
 }
 
+bool pen_run_source_is_away(const pen_run *run)
+{
+    /* [LOST-1] acquire: pairs with the release in the reader. */
+    return run->regain != NULL || pen_cell_read(&run->stream->source_losses) != run->losses;
+}
+
+/* The reader has lost its source, and goes on with what the spool holds: says so, and sees to it
+ * that the source comes back. */
+static void begin_regain(pen_run *run)
+{
+    pen_stream *stream = run->stream;
+    run->losses++;
+    run->recoveries++;
+    pen_log(PEN_LOG_WARN,
+            "%s; what is in the spool is applied while the source is tried again, nothing is lost",
+            stream->source_failure.text);
+    if (run->signals == 0) {
+        pen_status_recover(stream->options->status, true, stream->source_failure.text);
+    }
+    pen_parts_close_source(run);
+    pen_cell_publish(&stream->source_lsn, PEN_LSN_NONE);
+    if (!pen_regain_begin(stream, &run->header, pen_cell_read(&stream->received_lsn), &run->regain,
+                          &run->refused)) {
+        run->regain = NULL;
+    }
+}
+
+static void end_regain(pen_run *run, bool streaming)
+{
+    pen_pgconn *session = NULL;
+    pen_error err;
+    switch (pen_regain_poll(run->regain, &session, &err)) {
+    case PEN_REGAIN_TRIES:
+        return;
+    case PEN_REGAIN_FAILED:
+        run->refused = err;
+        break;
+    case PEN_REGAIN_BACK:
+        pen_parts_close_source(run);
+        run->source = session;
+        pen_log(PEN_LOG_INFO, "the source is there again: the stream is received on");
+        if (streaming && run->signals == 0) {
+            pen_status_state(run->stream->options->status, PEN_STATE_STREAMING, NULL);
+        }
+        break;
+    }
+    pen_regain_end(run->regain);
+    run->regain = NULL;
+}
+
+/* Looks after a source that was lost while the reader goes on; false when it cannot come back.
+ * `streaming`: all else is there. */
+static bool look_after_source(pen_run *run, bool streaming)
+{
+    if (run->regain != NULL) {
+        end_regain(run, streaming);
+    }
+    if (run->regain == NULL && run->refused.kind == PEN_ERROR_NONE && pen_run_source_is_away(run)) {
+        begin_regain(run);
+    }
+    return run->refused.kind == PEN_ERROR_NONE;
+}
+
 /* Until the reader, which ends last in order, or a failure says that it is over. */
 static void supervise(pen_run *run)
 {
@@ -160,11 +224,15 @@ static void supervise(pen_run *run)
         (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE, 1000);
         take_signals(run);
         pen_show_progress(run);
+        if (!look_after_source(run, true)) {
+            pen_stream_fail(stream, &run->refused);
+        }
         look_at_source(run);
         /* A source without any activity gives no proof that nothing commits at the very end. */
         if (stream->stop_lsn != PEN_LSN_NONE &&
             pen_cell_read(&stream->idle_lsn) == stream->stop_lsn &&
-            pen_now_us() - nudged_us > 1000000 && pen_stream_stopping(stream) == PEN_STOP_NONE) {
+            pen_now_us() - nudged_us > 1000000 && pen_stream_stopping(stream) == PEN_STOP_NONE &&
+            !pen_run_source_is_away(run)) {
             pen_error err;
             nudged_us = pen_now_us();
             if (!pen_parts_nudge_source(run, &err)) {
@@ -185,10 +253,15 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
         *reason = PEN_REASON_FAILED;
     } else {
         run->began = true;
+        pen_reached_note(stream->options);
         if (!pen_parts_start(run, err)) {
             pen_stream_fail(stream, err);
         }
         pen_status_show_stream(stream->options->status, stream);
+        if (run->regain != NULL) {
+            pen_status_state(stream->options->status, PEN_STATE_RECOVERING,
+                             stream->source_failure.text);
+        }
         supervise(run);
         bool with_reader = pen_cell_read(&stream->reader_done);
         if (with_reader) {
@@ -219,7 +292,8 @@ static bool wait_before_retry(pen_run *run, int64_t ms)
     for (;;) {
         int64_t left_ms = (until_us - pen_now_us()) / 1000;
         take_signals(run);
-        if (run->signals > 0 || pen_cell_read(&stream->reader_done) || left_ms <= 0) {
+        if (run->signals > 0 || pen_cell_read(&stream->reader_done) || left_ms <= 0 ||
+            !look_after_source(run, false)) {
             return run->signals == 0;
         }
         pen_parker_prepare(&stream->main_parker);
@@ -280,9 +354,9 @@ static bool may_pass(pen_run *run, const pen_error *err)
 }
 
 /* Whether to try again: at a start not where the operator may have mistyped something. */
-static bool may_try_again(pen_run *run, const pen_error *err)
+static bool may_try_again(pen_run *run, pen_error *err)
 {
-    return may_pass(run, err) && (run->began || err->was_there);
+    return may_pass(run, err) && (run->began || pen_reached_may_wait(run->stream->options, err));
 }
 
 /* The stop by a signal did not come to its end. Of what was in flight nothing is on the target that
@@ -333,6 +407,13 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
             return end_by_signal(run, reason, err);
         }
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
+        if (run->refused.kind != PEN_ERROR_NONE) {
+            pen_error unheard;
+            *err = run->refused;
+            (void)!end_reader(run, &unheard);
+            *reason = PEN_REASON_FAILED;
+            return false;
+        }
         if (!look_after_reader(run, err)) {
             *reason = PEN_REASON_FAILED;
             return false;
