@@ -1,5 +1,6 @@
 #include "apply/migrate.h"
 
+#include "apply/ahead.h"
 #include "apply/checks.h"
 #include "apply/copy.h"
 #include "apply/indexes.h"
@@ -63,14 +64,14 @@ static bool make_schema(pen_migration *migration, pen_error *err)
 }
 
 /* Slot and copy belong together: the first copy has the slot's own snapshot. */
-static bool copy(pen_migration *migration, pen_error *err)
+static bool copy(pen_migration *migration, pen_ahead **ahead, pen_error *err)
 {
     pen_copy_plan plan = {0};
     pen_snapshot snapshot = {0};
     bool ok =
         (migration->phase != PEN_PHASE_SLOT || pen_copy_begin(migration, &plan, &snapshot, err)) &&
         pen_migration_enter(migration, PEN_PHASE_COPY, err) &&
-        pen_copy_run(migration, &plan, &snapshot, err) &&
+        pen_ahead_begin(migration, ahead, err) && pen_copy_run(migration, &plan, &snapshot, err) &&
         pen_migration_enter(migration, PEN_PHASE_UNIQUE, err);
     pen_snapshot_release(&snapshot);
     pen_copy_plan_deinit(&plan);
@@ -78,15 +79,29 @@ static bool copy(pen_migration *migration, pen_error *err)
 }
 
 /* All that comes before the stream; from wherever it stands. */
-static bool prepare(pen_migration *migration, pen_error *err)
+static bool prepare_beside(pen_migration *migration, pen_ahead **ahead, pen_error *err)
 {
     return look_at_start(migration, err) &&
            (migration->phase > PEN_PHASE_CHECK || check(migration, err)) &&
            (migration->phase > PEN_PHASE_SCHEMA || make_schema(migration, err)) &&
-           (migration->phase > PEN_PHASE_COPY || copy(migration, err)) &&
+           (migration->phase > PEN_PHASE_UNIQUE || pen_ahead_check(migration, err)) &&
+           (migration->phase > PEN_PHASE_COPY || copy(migration, ahead, err)) &&
            (migration->phase > PEN_PHASE_UNIQUE ||
-            (pen_index_unique(migration, err) &&
+            (pen_ahead_begin(migration, ahead, err) && pen_index_unique(migration, err) &&
              pen_migration_enter(migration, PEN_PHASE_STREAM, err)));
+}
+
+/* The same, and ends what receives beside the copy and the indexes. */
+static bool prepare(pen_migration *migration, pen_error *err)
+{
+    pen_ahead *ahead = NULL;
+    pen_error why;
+    bool ok = prepare_beside(migration, &ahead, err);
+    if (!pen_ahead_end(ahead, &why) && ok) {
+        *err = why;
+        ok = false;
+    }
+    return ok;
 }
 
 /* Servers come and go; a lock table that is too small for so many tables stays. */

@@ -1,6 +1,7 @@
 #include "apply/parts.h"
 
 #include "apply/claim.h"
+#include "apply/losses.h"
 #include "apply/reached.h"
 #include "apply/receiver.h"
 #include "apply/session.h"
@@ -260,7 +261,7 @@ static void log_ways(const pen_run *run, const pen_checkpoint_file *file)
  * be had now is had later. */
 static bool open_source(pen_run *run, pen_error *err)
 {
-    if (run->source != NULL || pen_run_source_is_away(run) ||
+    if (run->source != NULL || pen_losses_is_away(run) ||
         pen_source_open_session(run->stream->options, &run->source, err)) {
         return true;
     }

@@ -187,10 +187,24 @@ void pen_receiver_close(pen_reader_parts *parts)
     pen_replication_close(parts->rep);
 }
 
-/* Makes a reader that receives into the spool `there` while there is no target, and starts it. Of
- * the target nothing is needed but what the spool says: nothing is applied, and no segment goes,
- * before it has answered and is found to be the right one. */
-static bool make_early_reader(pen_run *run, const pen_spool_header *there, pen_error *err)
+/* Where a spool begins that is not there yet. */
+static bool begin_spool(pen_run *run, pen_reader_parts *parts, pen_lsn recorded, pen_error *err)
+{
+    pen_resume *resume = &run->stream->resume;
+    if (resume->spool_found) {
+        return true;
+    }
+    if (recorded == PEN_LSN_NONE) {
+        return pen_error_set(err, PEN_ERROR_RETRY, "the spool in %s holds nothing to go on with",
+                             run->stream->options->dir);
+    }
+    pen_spooling_begin(parts->spooling, recorded);
+    resume->spool_start_lsn = recorded;
+    return true;
+}
+
+bool pen_receiver_begin(pen_run *run, const pen_spool_header *there, pen_lsn recorded,
+                        pen_error *err)
 {
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
@@ -200,6 +214,7 @@ static bool make_early_reader(pen_run *run, const pen_spool_header *there, pen_e
     was.identity.timeline = there->timeline;
     snprintf(was.identity.database, sizeof(was.identity.database), "%s", there->database);
     if (!pen_receiver_open(run, there->encoding, &parts, err) ||
+        !begin_spool(run, &parts, recorded, err) ||
         !pen_slot_check_server(run->source, &stream->resume.wal_sender_timeout_ms, err) ||
         !pen_resume_rejoin(&was, options, run->source, &stream->resume.identity,
                            pen_spooling_received(parts.spooling), &parts.reported, err) ||
@@ -225,7 +240,7 @@ bool pen_receiver_begin_early(pen_run *run, pen_error *err)
         !pen_spool_peek(pen_statedir_spool(run->statedir), "stream", &there)) {
         return true;
     }
-    if (!make_early_reader(run, &there, err)) {
+    if (!pen_receiver_begin(run, &there, PEN_LSN_NONE, err)) {
         pen_log(PEN_LOG_WARN, "%s; nothing is received while the target is away", err->text);
         return err->kind == PEN_ERROR_RETRY;
     }

@@ -22,6 +22,14 @@ void pen_receiver_set_intervals(pen_stream *stream);
  * that on success. */
 PEN_MUST_CHECK bool pen_receiver_make(pen_run *run, pen_reader_parts *parts, pen_error *err);
 
+/* Makes a reader that receives into the spool while nothing is applied, and starts it; run->source
+ * is there. Of the target nothing is needed but what `there` says, a spool's header: no segment
+ * goes before the target is found to be the right one, and has what is in it. `recorded`: the
+ * target has everything up to there, and a spool that is not there yet begins with it;
+ * PEN_LSN_NONE: there must be one. */
+PEN_MUST_CHECK bool pen_receiver_begin(pen_run *run, const pen_spool_header *there,
+                                       pen_lsn recorded, pen_error *err);
+
 /* At a start without the target: where the spool of an earlier run is there, makes and starts a
  * reader that receives into that. Errors: only what the operator has to mend; else it is as well as
  * it was. */

@@ -1,5 +1,6 @@
 #include "apply/run.h"
 
+#include "apply/losses.h"
 #include "apply/parts.h"
 #include "apply/reached.h"
 #include "apply/show.h"
@@ -147,69 +148,6 @@ static void look_at_source(pen_run *run)
     }
 }
 
-bool pen_run_source_is_away(const pen_run *run)
-{
-    /* [LOST-1] acquire: pairs with the release in the reader. */
-    return run->regain != NULL || pen_cell_read(&run->stream->source_losses) != run->losses;
-}
-
-/* The reader has lost its source, and goes on with what the spool holds: says so, and sees to it
- * that the source comes back. */
-static void begin_regain(pen_run *run)
-{
-    pen_stream *stream = run->stream;
-    run->losses++;
-    run->recoveries++;
-    pen_log(PEN_LOG_WARN,
-            "%s; what is in the spool is applied while the source is tried again, nothing is lost",
-            stream->source_failure.text);
-    if (run->signals == 0) {
-        pen_status_recover(stream->options->status, true, stream->source_failure.text);
-    }
-    pen_parts_close_source(run);
-    pen_cell_publish(&stream->source_lsn, PEN_LSN_NONE);
-    if (!pen_regain_begin(stream, &run->header, pen_cell_read(&stream->received_lsn), &run->regain,
-                          &run->refused)) {
-        run->regain = NULL;
-    }
-}
-
-static void end_regain(pen_run *run, bool streaming)
-{
-    pen_pgconn *session = NULL;
-    pen_error err;
-    switch (pen_regain_poll(run->regain, &session, &err)) {
-    case PEN_REGAIN_TRIES:
-        return;
-    case PEN_REGAIN_FAILED:
-        run->refused = err;
-        break;
-    case PEN_REGAIN_BACK:
-        pen_parts_close_source(run);
-        run->source = session;
-        pen_log(PEN_LOG_INFO, "the source is there again: the stream is received on");
-        if (streaming && run->signals == 0) {
-            pen_status_state(run->stream->options->status, PEN_STATE_STREAMING, NULL);
-        }
-        break;
-    }
-    pen_regain_end(run->regain);
-    run->regain = NULL;
-}
-
-/* Looks after a source that was lost while the reader goes on; false when it cannot come back.
- * `streaming`: all else is there. */
-static bool look_after_source(pen_run *run, bool streaming)
-{
-    if (run->regain != NULL) {
-        end_regain(run, streaming);
-    }
-    if (run->regain == NULL && run->refused.kind == PEN_ERROR_NONE && pen_run_source_is_away(run)) {
-        begin_regain(run);
-    }
-    return run->refused.kind == PEN_ERROR_NONE;
-}
-
 /* Until the reader, which ends last in order, or a failure says that it is over. */
 static void supervise(pen_run *run)
 {
@@ -224,7 +162,7 @@ static void supervise(pen_run *run)
         (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE, 1000);
         take_signals(run);
         pen_show_progress(run);
-        if (!look_after_source(run, true)) {
+        if (!pen_losses_see_to(run, true)) {
             pen_stream_fail(stream, &run->refused);
         }
         look_at_source(run);
@@ -232,7 +170,7 @@ static void supervise(pen_run *run)
         if (stream->stop_lsn != PEN_LSN_NONE &&
             pen_cell_read(&stream->idle_lsn) == stream->stop_lsn &&
             pen_now_us() - nudged_us > 1000000 && pen_stream_stopping(stream) == PEN_STOP_NONE &&
-            !pen_run_source_is_away(run)) {
+            !pen_losses_is_away(run)) {
             pen_error err;
             nudged_us = pen_now_us();
             if (!pen_parts_nudge_source(run, &err)) {
@@ -293,7 +231,7 @@ static bool wait_before_retry(pen_run *run, int64_t ms)
         int64_t left_ms = (until_us - pen_now_us()) / 1000;
         take_signals(run);
         if (run->signals > 0 || pen_cell_read(&stream->reader_done) || left_ms <= 0 ||
-            !look_after_source(run, false)) {
+            !pen_losses_see_to(run, false)) {
             return run->signals == 0;
         }
         pen_parker_prepare(&stream->main_parker);

@@ -47,9 +47,6 @@ typedef struct pen_run {
  * stop; pen_stream_run does otherwise while its threads run. */
 void pen_run_stop_early_on_signals(void);
 
-/* True while the reader goes on without its source. */
-bool pen_run_source_is_away(const pen_run *run);
-
 /* Runs one stream to its end: connects, checks, resumes, starts the threads, makes lost connections
  * anew, and returns when the stream was drained or has failed for good. *reason tells which end it
  * was; on false *err says what failed. */
