@@ -212,7 +212,12 @@ static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
         pen_feeding_begin(&feeding, all->stream, all->targets, it->txn);
         pen_former_add(all->former, batch, it->txn, NULL, 0);
         let_out(all, batch, false);
-        return pen_feeding_pass(&feeding, err);
+        bool discarded = false;
+        bool ok = pen_feeding_pass(&feeding, &discarded, err);
+        if (discarded) {
+            pen_former_forget_fed(all->former);
+        }
+        return ok;
     }
     const pen_txn_keys keys = {.keys = d->keys.keys + it->first_key,
                                .key_count = it->key_count,

@@ -120,7 +120,7 @@ static bool pass_segment(pen_feeding *feeding, pen_segment *seg)
     return true;
 }
 
-static bool pass_all(pen_feeding *feeding, pen_error *err)
+static bool pass_all(pen_feeding *feeding, bool *discarded, pen_error *err)
 {
     for (;;) {
         pen_feed_state state = PEN_FEED_OPEN;
@@ -130,6 +130,7 @@ static bool pass_all(pen_feeding *feeding, pen_error *err)
              */
             pen_cell_publish(&feeding->feed->out_state, state);
             wake_worker(feeding);
+            *discarded = state == PEN_FEED_DISCARDED;
             return state != PEN_FEED_OPEN || pen_error_set(err, PEN_ERROR_NONE, "stopped");
         }
         pen_dealing_wake_reader(&feeding->stream->dealing);
@@ -144,9 +145,9 @@ static bool pass_all(pen_feeding *feeding, pen_error *err)
     }
 }
 
-bool pen_feeding_pass(pen_feeding *feeding, pen_error *err)
+bool pen_feeding_pass(pen_feeding *feeding, bool *discarded, pen_error *err)
 {
-    bool ok = pass_all(feeding, err);
+    bool ok = pass_all(feeding, discarded, err);
     pen_feed_release(feeding->feed);
     return ok;
 }

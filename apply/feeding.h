@@ -27,9 +27,9 @@ typedef struct pen_feeding {
 /* Before its batch is offered: the worker may be done with `txn` before we are. */
 void pen_feeding_begin(pen_feeding *feeding, pen_stream *stream, pen_targets *targets,
                        pen_txn *txn);
-/* Once the batch was offered: passes segments on until the transaction ends. False on a stop, and
- * when a relation does not fit. */
-PEN_MUST_CHECK bool pen_feeding_pass(pen_feeding *feeding, pen_error *err);
+/* Once the batch was offered: passes segments on until the transaction ends; *discarded is set
+ * where that was not by its Commit. False on a stop, and when a relation does not fit. */
+PEN_MUST_CHECK bool pen_feeding_pass(pen_feeding *feeding, bool *discarded, pen_error *err);
 
 /* Resolves the relations of all changes of `seg`, of the transaction that commits at `commit_lsn`.
  */

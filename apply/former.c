@@ -12,6 +12,7 @@ struct pen_former {
     uint64_t newest;     /* number of the newest batch */
     uint64_t fed_number; /* of the last large transaction's batch: all that follows waits for it */
     pen_lsn last_commit_lsn; /* of the newest transaction in a batch */
+    pen_lsn before_fed_lsn;  /* that before the last large transaction */
     uint64_t change_count;
     uint64_t bound_count;
 };
@@ -85,11 +86,18 @@ void pen_former_add(pen_former *former, pen_batch *batch, pen_txn *txn, const pe
     PEN_ASSERT(batch->number == former->newest);
     if (txn->feed != NULL) {
         former->fed_number = batch->number;
+        former->before_fed_lsn = former->last_commit_lsn;
     } else {
         bind_txn(former, txn, keys, committed);
     }
     former->last_commit_lsn = txn->commit_lsn;
     pen_batch_add(batch, txn);
+}
+
+void pen_former_forget_fed(pen_former *former)
+{
+    PEN_ASSERT(former->fed_number == former->newest);
+    former->last_commit_lsn = former->before_fed_lsn;
 }
 
 pen_former_counts pen_former_count(const pen_former *former)

@@ -43,6 +43,10 @@ pen_batch *pen_former_begin(pen_former *former);
 void pen_former_add(pen_former *former, pen_batch *batch, pen_txn *txn, const pen_txn_keys *keys,
                     uint64_t committed);
 
+/* The large transaction that was added last, with nothing behind it, will not come whole: its batch
+ * leaves the target as it was. */
+void pen_former_forget_fed(pen_former *former);
+
 /* To show how much could run beside the batches before: changes so far, those of them that had to
  * wait for a batch that had not committed, and entries that the table was too small for. */
 typedef struct pen_former_counts {

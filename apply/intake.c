@@ -519,15 +519,11 @@ void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
     }
 }
 
-bool pen_intake_session(pen_intake *intake, pen_error *err)
+void pen_intake_session(pen_intake *intake)
 {
     PEN_ASSERT(!intake->replaying);
     if (pen_giving_is_open(&intake->giving)) {
-        return pen_error_set(err, PEN_ERROR_RETRY,
-                             "source: the connection was lost in the middle of the transaction "
-                             "that commits at " PEN_LSN_FMT ", a part of which is on its way to "
-                             "the target",
-                             PEN_LSN_ARGS(intake->assembler.open->commit_lsn));
+        pen_giving_discard(&intake->giving);
     }
     intake->skipping = false;
     pen_assembler_discard(&intake->assembler);
@@ -535,5 +531,4 @@ bool pen_intake_session(pen_intake *intake, pen_error *err)
         pen_streamed_forget_all(intake->streamed);
     }
     pen_positions_note_session(&intake->positions);
-    return true;
 }

@@ -53,10 +53,9 @@ bool pen_intake_is_within(const pen_intake *intake);
 void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn);
 /* A Relation message that is in force at this place of the spool. */
 PEN_MUST_CHECK bool pen_intake_relation(pen_intake *intake, pen_slice bytes, pen_error *err);
-/* A new connection begins, outside of a replay: what has come in part comes again. Errors:
- * PEN_ERROR_RETRY when a part of that is on its way to the target already, which only a recovery
- * can take back. */
-PEN_MUST_CHECK bool pen_intake_session(pen_intake *intake, pen_error *err);
+/* The connection was lost, outside of a replay: what has come in part comes again, and where a part
+ * of that is on its way to the target already, it is taken back there. */
+void pen_intake_session(pen_intake *intake);
 
 /* True while a committed streamed transaction is taken in from the spool: then pen_intake_replay,
  * which takes one message of it, goes on in place of pen_intake_message. */

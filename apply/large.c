@@ -244,8 +244,10 @@ static void settle_sent(pen_worker *worker, pen_feed *feed)
     pen_parker_wake(&worker->stream->reader_parker);
 }
 
-/* Applies what comes by the feed, until the transaction's Commit. */
-static bool apply_feed(pen_worker *worker, const pen_batch *batch, pen_feed *feed, pen_error *err)
+/* Applies what comes by the feed, until the transaction's Commit, or the word that this will not
+ * come (*discarded). */
+static bool apply_feed(pen_worker *worker, const pen_batch *batch, pen_feed *feed, bool *discarded,
+                       pen_error *err)
 {
     for (;;) {
         pen_feed_state state = PEN_FEED_OPEN;
@@ -260,11 +262,11 @@ static bool apply_feed(pen_worker *worker, const pen_batch *batch, pen_feed *fee
             }
             settle_sent(worker, feed);
         }
-        if (seg == NULL && state == PEN_FEED_COMPLETE) {
+        if (seg == NULL && state != PEN_FEED_OPEN) {
+            *discarded = state == PEN_FEED_DISCARDED;
             return true;
         }
-        if (seg == NULL && (state == PEN_FEED_DISCARDED ||
-                            pen_stream_stopping(worker->stream) == PEN_STOP_ABORT)) {
+        if (seg == NULL && pen_stream_stopping(worker->stream) == PEN_STOP_ABORT) {
             /* The stream ends before the transaction: closing the session rolls it back. */
             return pen_error_set(err, PEN_ERROR_NONE, "stopped");
         }
@@ -291,7 +293,14 @@ static bool commit(pen_worker *worker, const pen_batch *batch, pen_error *err)
     return applied;
 }
 
-bool pen_large_apply(pen_worker *worker, pen_batch *batch, pen_error *err)
+/* The source was lost in the middle of it, or the stream ends there: it comes again. */
+static bool discard(pen_worker *worker, pen_error *err)
+{
+    pen_conflict_list_clear(&worker->conflicts);
+    return pen_sender_roll_back(&worker->sender, err);
+}
+
+bool pen_large_apply(pen_worker *worker, pen_batch *batch, bool *discarded, pen_error *err)
 {
     pen_feed *feed = batch->feed;
     pen_txn *txn = batch->first;
@@ -303,8 +312,11 @@ bool pen_large_apply(pen_worker *worker, pen_batch *batch, pen_error *err)
         return false;
     }
     pen_cell_publish(&feed->done, 1);
-    if (!apply_feed(worker, batch, feed, err)) {
+    if (!apply_feed(worker, batch, feed, discarded, err)) {
         return false;
+    }
+    if (*discarded) {
+        return discard(worker, err);
     }
     txn->end_lsn = feed->end_lsn;
     txn->commit_time = feed->commit_time;

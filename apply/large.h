@@ -7,10 +7,12 @@
 
 #include "apply/worker.h"
 
-/* Applies the one transaction of `batch`, at its turn, to its commit. False: it cannot be, and
- * nothing of it is on the target; *err says why and worker->failure what it is about, which may lie
- * in segments that pen_large_release gives back. */
-PEN_MUST_CHECK bool pen_large_apply(pen_worker *worker, pen_batch *batch, pen_error *err);
+/* Applies the one transaction of `batch`, at its turn, to its commit; *discarded: that will not
+ * come, and it was rolled back. False: it cannot be, and nothing of it is on the target; *err says
+ * why and worker->failure what it is about, which may lie in segments that pen_large_release gives
+ * back. */
+PEN_MUST_CHECK bool pen_large_apply(pen_worker *worker, pen_batch *batch, bool *discarded,
+                                    pen_error *err);
 
 /* Gives the segments back that were sent and not settled. */
 void pen_large_release(pen_worker *worker);

@@ -1,9 +1,11 @@
 #include "apply/migrate.h"
 
+#include "apply/ahead.h"
 #include "apply/checks.h"
 #include "apply/copy.h"
 #include "apply/indexes.h"
 #include "apply/migration.h"
+#include "apply/reached.h"
 #include "apply/schema.h"
 #include "apply/status.h"
 #include "core/kill_point.h"
@@ -62,14 +64,14 @@ static bool make_schema(pen_migration *migration, pen_error *err)
 }
 
 /* Slot and copy belong together: the first copy has the slot's own snapshot. */
-static bool copy(pen_migration *migration, pen_error *err)
+static bool copy(pen_migration *migration, pen_ahead **ahead, pen_error *err)
 {
     pen_copy_plan plan = {0};
     pen_snapshot snapshot = {0};
     bool ok =
         (migration->phase != PEN_PHASE_SLOT || pen_copy_begin(migration, &plan, &snapshot, err)) &&
         pen_migration_enter(migration, PEN_PHASE_COPY, err) &&
-        pen_copy_run(migration, &plan, &snapshot, err) &&
+        pen_ahead_begin(migration, ahead, err) && pen_copy_run(migration, &plan, &snapshot, err) &&
         pen_migration_enter(migration, PEN_PHASE_UNIQUE, err);
     pen_snapshot_release(&snapshot);
     pen_copy_plan_deinit(&plan);
@@ -77,15 +79,29 @@ static bool copy(pen_migration *migration, pen_error *err)
 }
 
 /* All that comes before the stream; from wherever it stands. */
-static bool prepare(pen_migration *migration, pen_error *err)
+static bool prepare_beside(pen_migration *migration, pen_ahead **ahead, pen_error *err)
 {
     return look_at_start(migration, err) &&
            (migration->phase > PEN_PHASE_CHECK || check(migration, err)) &&
            (migration->phase > PEN_PHASE_SCHEMA || make_schema(migration, err)) &&
-           (migration->phase > PEN_PHASE_COPY || copy(migration, err)) &&
+           (migration->phase > PEN_PHASE_UNIQUE || pen_ahead_check(migration, err)) &&
+           (migration->phase > PEN_PHASE_COPY || copy(migration, ahead, err)) &&
            (migration->phase > PEN_PHASE_UNIQUE ||
-            (pen_index_unique(migration, err) &&
+            (pen_ahead_begin(migration, ahead, err) && pen_index_unique(migration, err) &&
              pen_migration_enter(migration, PEN_PHASE_STREAM, err)));
+}
+
+/* The same, and ends what receives beside the copy and the indexes. */
+static bool prepare(pen_migration *migration, pen_error *err)
+{
+    pen_ahead *ahead = NULL;
+    pen_error why;
+    bool ok = prepare_beside(migration, &ahead, err);
+    if (!pen_ahead_end(ahead, &why) && ok) {
+        *err = why;
+        ok = false;
+    }
+    return ok;
 }
 
 /* Servers come and go; a lock table that is too small for so many tables stays. */
@@ -111,16 +127,17 @@ static bool prepare_patiently(const pen_options *options, pen_statedir *dir, pen
         bool ok = pen_migration_open(options, dir, &migration, err);
         if (ok) {
             began = true;
+            pen_reached_note(options);
             pen_status_phase(options->status, pen_phase_name(migration->phase));
             ok = prepare(migration, err);
             pen_migration_close(migration);
         }
-        if (ok || !began || !may_pass(err)) {
+        if (ok || !may_pass(err) || !(began || pen_reached_may_wait(options, err))) {
             return ok;
         }
         retry_ms = pen_now_us() - since_us > 60 * 1000000 ? RETRY_FIRST_MS : retry_ms;
         pen_log(PEN_LOG_WARN, "%s; trying again, nothing is lost", err->text);
-        pen_status_recover(options->status, true, err->text);
+        pen_status_recover(options->status, began, err->text);
         usleep((useconds_t)(retry_ms * 1000));
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
     }

@@ -1,7 +1,11 @@
 #include "apply/parts.h"
 
 #include "apply/claim.h"
+#include "apply/losses.h"
+#include "apply/reached.h"
+#include "apply/receiver.h"
 #include "apply/session.h"
+#include "apply/source.h"
 #include "apply/worker.h"
 #include "core/kill_point.h"
 #include "core/log.h"
@@ -10,19 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Status at least this often, and at least three times in each wal_sender_timeout. */
-#define STATUS_EVERY_MS 10000
-/* How long a source may be silent that has no wal_sender_timeout, and one that has a very short
- * one.
- */
-#define SILENCE_MS       60000
-#define SILENCE_LEAST_MS 5000
 /* Workers' sessions that are opened at the same time. */
 #define OPENINGS_AT_ONCE 8
-/* The spool's segments and buffers. */
-#define SPOOL_SEGMENT ((size_t)64 << 20)
-#define SPOOL_BUFFER  ((size_t)256 << 10)
-#define SPOOL_BUFFERS 8
 
 static bool open_target(const pen_stream *stream, const char *part, bool durable, pen_pgconn **conn,
                         pen_error *err)
@@ -55,57 +48,27 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
     return true;
 }
 
-static bool open_source(pen_run *run, pen_error *err)
-{
-    const pen_options *options = run->stream->options;
-    char name[64];
-    snprintf(name, sizeof(name), "penstock %s control", options->name);
-    const pen_pgconn_options connect = {
-        .conninfo = options->source,
-        .side = "source",
-        .application_name = name,
-        /* Names are compared with the target's, and the operator's patterns are in UTF-8. */
-        .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
-                 " SET statement_timeout = 0; SET lock_timeout = 0;"
-                 " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
-                 " SET default_transaction_read_only = off",
-    };
-    return pen_pgconn_open(&connect, &run->source, err) &&
-           (pen_pgconn_server_version(run->source) < 170000 ||
-            pen_pgconn_exec(run->source, "set up the session", "SET transaction_timeout = 0", 0,
-                            NULL, NULL, err));
-}
-
-/* The stream comes in the target's encoding, so that nobody converts twice. */
-static bool open_replication(pen_run *run, const char *encoding, pen_replication **rep,
-                             pen_error *err)
-{
-    pen_stream *stream = run->stream;
-    const pen_options *options = stream->options;
-    char name[64];
-    char mark[PEN_CLAIM_MARK_SIZE];
-    snprintf(name, sizeof(name), "penstock %s reader", options->name);
-    pen_claim_format_mark(stream->resume.owner, mark);
-    const pen_replication_options replication = {.conninfo = options->source,
-                                                 .application_name = name,
-                                                 .slot = options->slot,
-                                                 .publication = options->publication,
-                                                 .client_encoding = encoding,
-                                                 .setup = mark,
-                                                 .streaming =
-                                                     options->streaming == PEN_STREAMING_ON};
-    return pen_replication_open(&replication, rep, &stream->resume.identity, err);
-}
-
-/* Commits a message that holds nothing: it moves the source's WAL, flushed, past every position
- * read before, so that the stream can prove to have reached it. */
-bool pen_parts_nudge_source(pen_run *run, pen_error *err)
+/* In the WAL is enough; a standby that is away must not hold us up. */
+static bool nudge(pen_run *run, pen_error *err)
 {
     return pen_pgconn_exec(run->source, "write a marker",
-                           /* In the WAL is enough; a standby that is away must not hold us up. */
                            "SET synchronous_commit = local;"
                            " SELECT pg_catalog.pg_logical_emit_message(true, 'penstock', '')",
                            0, NULL, NULL, err);
+}
+
+bool pen_parts_nudge_source(pen_run *run, pen_error *err)
+{
+    if ((run->source != NULL || pen_source_open_session(run->stream->options, &run->source, err)) &&
+        nudge(run, err)) {
+        return true;
+    }
+    if (run->stream->options->ack != PEN_ACK_SPOOLED || err->kind != PEN_ERROR_RETRY) {
+        return false;
+    }
+    /* With the spool the target needs no source; the next nudge makes a session anew. */
+    pen_parts_close_source(run);
+    return true;
 }
 
 /* Sets the position at which the stream ends, when it is to end by itself: once, whatever is lost
@@ -114,9 +77,6 @@ static bool find_end(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
     const pen_options *options = stream->options;
-    if (run->began) {
-        return true;
-    }
     stream->stop_lsn = options->stop_at;
     if (options->stop_at != PEN_LSN_NONE && stream->resume.commit_lsn > options->stop_at) {
         return pen_error_set(err, PEN_ERROR_CONFIG,
@@ -151,7 +111,7 @@ static bool find_end(pen_run *run, pen_error *err)
     if (stream->stop_lsn == PEN_LSN_NONE || now < stream->stop_lsn) {
         stream->stop_lsn = now;
     }
-    return ok && pen_parts_nudge_source(run, err);
+    return ok && nudge(run, err);
 }
 
 /* One worker's session while it is made. */
@@ -244,110 +204,6 @@ static bool open_checkpoint(pen_run *run, pen_checkpoint_file **file, pen_error 
     return true;
 }
 
-/* What a spool or a captured stream says of itself. */
-static pen_spool_header describe_stream(const pen_run *run, const pen_replication *rep,
-                                        const char *encoding)
-{
-    const pen_stream *stream = run->stream;
-    pen_spool_header header = {
-        .system_identifier = stream->resume.identity.system_identifier,
-        .timeline = stream->resume.identity.timeline,
-        .server_version = (uint32_t)pen_replication_server_version(rep),
-        .protocol = (uint16_t)pen_replication_protocol(rep),
-    };
-    snprintf(header.database, sizeof(header.database), "%s", stream->resume.identity.database);
-    snprintf(header.slot, sizeof(header.slot), "%s", stream->options->slot);
-    snprintf(header.encoding, sizeof(header.encoding), "%s", encoding);
-    /* With --ack spooled auto means text: see pen_format_decide. */
-    header.binary = stream->options->format == PEN_FORMAT_BINARY;
-    return header;
-}
-
-static bool open_spool(pen_run *run, const pen_spool_header *header, bool durable,
-                       pen_spool **spool, bool *found, pen_error *err)
-{
-    pen_spool_options options = {
-        .dir = pen_statedir_spool(run->statedir),
-        .name = durable ? "stream" : "streamed",
-        .header = *header,
-        .durable = durable,
-        .use_uring = true,
-        .segment_size = SPOOL_SEGMENT,
-        .buffer_size = SPOOL_BUFFER,
-        .buffer_count = SPOOL_BUFFERS,
-        .parker = &run->stream->reader_parker,
-    };
-    options.header.kind = durable ? PEN_SPOOL_STREAM : PEN_SPOOL_STREAMED;
-    return pen_spool_open(&options, spool, found, err);
-}
-
-/* Opens the spool of the whole stream, and reads what it holds that the target need not have yet.
- */
-static bool open_stream_spool(pen_run *run, pen_reader_parts *parts, const pen_spool_header *header,
-                              pen_error *err)
-{
-    pen_resume *resume = &run->stream->resume;
-    if (run->stream->options->ack != PEN_ACK_SPOOLED && !pen_statedir_has_spool(run->statedir)) {
-        return true;
-    }
-    if (!open_spool(run, header, true, &parts->spool, &resume->spool_found, err)) {
-        return false;
-    }
-    parts->spooling = pen_spooling_create(parts->spool);
-    if (!resume->spool_found) {
-        return true;
-    }
-    if (!pen_spooling_recover(parts->spooling, err)) {
-        return false;
-    }
-    bool binary = pen_spool_last_header(parts->spool)->binary;
-    if (run->stream->options->ack == PEN_ACK_SPOOLED && binary != header->binary) {
-        return pen_error_set(
-            err, PEN_ERROR_CONFIG,
-            "the spool in %s was begun with rows in %s, and may hold some that are "
-            "not on the target yet: go on with --format %s; to change the format, "
-            "run with --stop-when-caught-up, then once with --ack applied",
-            run->stream->options->dir, binary ? "binary" : "text", binary ? "binary" : "text");
-    }
-    resume->spool_start_lsn = pen_spool_start_lsn(parts->spool);
-    resume->spool_end_lsn = pen_spooling_changes_end_lsn(parts->spooling);
-    resume->spool_received_lsn = pen_spooling_received(parts->spooling);
-    return true;
-}
-
-/* A spool that an earlier run left while it was asked for, and that is not asked for now. */
-static void drop_left_spool(pen_run *run, pen_reader_parts *parts)
-{
-    pen_spool *spool = parts->spool;
-    pen_spooling_destroy(parts->spooling);
-    parts->spooling = NULL;
-    parts->spool = NULL;
-    if (run->stream->resume.spool_found) {
-        pen_log(PEN_LOG_INFO, "the spool in %s is not needed any more: all of it is on the target",
-                run->stream->options->dir);
-    }
-    run->stream->resume.spool_found = false;
-    pen_spool_close(spool, true);
-}
-
-static bool open_capture(pen_run *run, const pen_spool_header *header, pen_error *err)
-{
-    const char *path = run->stream->options->capture;
-    if (path == NULL) {
-        return true;
-    }
-    if (run->capture == NULL) {
-        return pen_capture_create(path, header, &run->capture, err);
-    }
-    /* What had come in part comes again: whoever reads the file must know. */
-    const pen_spool_record session = {.kind = PEN_SPOOL_SESSION};
-    pen_error failed;
-    if (!pen_capture_add(run->capture, &session, &failed)) {
-        pen_log(PEN_LOG_WARN, "%s; the stream goes on without being captured", failed.text);
-    }
-    return true;
-}
-
 /* Where the stream stands, and so where it goes on; `control` says it. */
 static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
 {
@@ -366,54 +222,16 @@ static bool resume(pen_run *run, pen_pgconn *control, pen_error *err)
          !pen_format_decide(&stream->format, stream->options, run->source, control, err))) {
         return false;
     }
+    if (run->reader != NULL && !run->began && !pen_receiver_join(run, control, err)) {
+        return false;
+    }
     pen_cell_init(&stream->applied_lsn, stream->resume.start_lsn);
     pen_cell_init(&stream->handed_lsn, stream->resume.start_lsn);
     pen_cell_init(&stream->durable_lsn, stream->resume.reported_lsn);
     if (run->reader == NULL) {
-        int timeout_ms = stream->resume.wal_sender_timeout_ms;
-        stream->status_interval_ms =
-            timeout_ms > 0 && timeout_ms / 3 < STATUS_EVERY_MS ? timeout_ms / 3 : STATUS_EVERY_MS;
-        int silence_ms = timeout_ms > 0 ? timeout_ms : SILENCE_MS;
-        silence_ms = silence_ms < SILENCE_LEAST_MS ? SILENCE_LEAST_MS : silence_ms;
-        if (stream->silence_limit_ms < silence_ms) {
-            stream->silence_limit_ms = silence_ms; /* what it grew to in this process stays */
-        }
+        pen_receiver_set_intervals(stream);
     }
-    return true;
-}
-
-/* Makes the reader of what `parts` has; takes that on success. */
-static bool make_reader(pen_run *run, pen_reader_parts *parts, pen_spool_header *header,
-                        pen_error *err)
-{
-    pen_stream *stream = run->stream;
-    header->binary = stream->format.binary;
-    pen_lsn start = stream->resume.start_lsn;
-    if (stream->options->ack == PEN_ACK_SPOOLED) {
-        if (!stream->resume.spool_found) {
-            pen_spooling_begin(parts->spooling, stream->resume.reported_lsn);
-        }
-        start = pen_spooling_received(parts->spooling);
-        pen_cell_init(&stream->spool_start_lsn, stream->resume.spool_found
-                                                    ? stream->resume.spool_start_lsn
-                                                    : stream->resume.reported_lsn);
-    } else {
-        drop_left_spool(run, parts);
-    }
-    bool found;
-    if (stream->options->streaming == PEN_STREAMING_ON && parts->spool == NULL &&
-        !open_spool(run, header, false, &parts->streamed, &found, err)) {
-        return false;
-    }
-    if (!open_capture(run, header, err) || !find_end(run, err) ||
-        !pen_replication_start(parts->rep, start, stream->format.binary, err)) {
-        return false;
-    }
-    parts->capture = run->capture;
-    parts->reported = stream->options->ack == PEN_ACK_SPOOLED ? stream->resume.confirmed_lsn
-                                                              : stream->resume.reported_lsn;
-    run->reader = pen_reader_create(stream, parts);
-    return true;
+    return run->began || find_end(run, err);
 }
 
 static void make_intake(pen_run *run)
@@ -440,29 +258,52 @@ static void log_ways(const pen_run *run, const pen_checkpoint_file *file)
             pen_checkpoint_method(file));
 }
 
+/* The session for the catalogs. A reader that has its spool needs none to go on, so one that cannot
+ * be had now is had later. */
+static bool open_source(pen_run *run, pen_error *err)
+{
+    if (run->source != NULL || pen_losses_is_away(run) ||
+        pen_source_open_session(run->stream->options, &run->source, err)) {
+        return true;
+    }
+    if (run->reader == NULL || err->kind != PEN_ERROR_RETRY) {
+        return false;
+    }
+    pen_log(PEN_LOG_WARN, "%s; the stream goes on with what is in the spool", err->text);
+    return true;
+}
+
+/* The session that has the stream's lock. */
+static bool open_control(pen_run *run, pen_pgconn **control, pen_error *err)
+{
+    pen_error why;
+    if (open_target(run->stream, "control", true, control, err)) {
+        return true;
+    }
+    if (!run->began && pen_reached_may_wait(run->stream->options, err) &&
+        !pen_receiver_begin_early(run, &why)) {
+        *err = why;
+    }
+    return false;
+}
+
 bool pen_parts_make(pen_run *run, pen_error *err)
 {
     pen_stream *stream = run->stream;
     pen_reader_parts parts = {0};
-    pen_spool_header header;
     pen_pgconn *control = NULL;
     pen_pgconn *catalog = NULL;
     pen_checkpoint_file *file = NULL;
     bool with_reader = run->reader == NULL;
     stream->resume.owner = pen_statedir_id(run->statedir);
     PEN_KILL_POINT("stream-connecting");
-    if ((run->source == NULL && !open_source(run, err)) ||
-        !open_target(stream, "control", true, &control, err) ||
+    if (!open_source(run, err) || !open_control(run, &control, err) ||
         !pen_session_plan_freely(control, err)) {
         goto fail;
     }
     if (with_reader) {
         const char *encoding = pen_pgconn_parameter(control, "server_encoding");
-        if (!open_replication(run, encoding, &parts.rep, err)) {
-            goto fail;
-        }
-        header = describe_stream(run, parts.rep, encoding);
-        if (!open_stream_spool(run, &parts, &header, err)) {
+        if (!pen_receiver_open(run, encoding, &parts, err)) {
             goto fail;
         }
     }
@@ -472,9 +313,11 @@ bool pen_parts_make(pen_run *run, pen_error *err)
         goto fail;
     }
     if (with_reader) {
-        if (!make_reader(run, &parts, &header, err)) {
+        if (!pen_receiver_make(run, &parts, err)) {
             goto fail;
         }
+    }
+    if (with_reader || !run->began) {
         log_ways(run, file);
     }
     run->dispatchers = pen_dispatchers_create(stream, catalog);
@@ -486,10 +329,7 @@ fail:
     pen_pgconn_close(control);
     pen_pgconn_close(catalog);
     pen_checkpoint_close(file);
-    pen_spooling_destroy(parts.spooling);
-    pen_spool_close(parts.spool, false);
-    pen_spool_close(parts.streamed, true);
-    pen_replication_close(parts.rep);
+    pen_receiver_close(&parts);
     return false;
 }
 
@@ -557,10 +397,19 @@ void pen_parts_unmake(pen_run *run, bool with_reader)
         run->intake = NULL;
     }
     if (with_reader) {
+        pen_regain_end(run->regain);
+        run->regain = NULL;
+        pen_replication_close(pen_place_take(&run->stream->next_source));
+        run->losses = pen_cell_read(&run->stream->source_losses);
         pen_reader_destroy(run->reader);
         run->reader = NULL;
         pen_cell_publish(&run->stream->reader_done, 0); /* no other thread is there */
     }
+    pen_parts_close_source(run);
+}
+
+void pen_parts_close_source(pen_run *run)
+{
     pen_pgconn_close(run->source);
     run->source = NULL;
     run->source_asked = false;

@@ -19,7 +19,11 @@ void pen_parts_join(pen_run *run, bool with_reader);
 void pen_parts_unmake(pen_run *run, bool with_reader);
 
 /* Commits a message that holds nothing: it moves the source's WAL, flushed, past every position
- * read before, so that the stream can prove to have reached it. */
+ * read before, so that the stream can prove to have reached it. With --ack spooled a source that
+ * cannot be asked now is no error. */
 PEN_MUST_CHECK bool pen_parts_nudge_source(pen_run *run, pen_error *err);
+
+/* Ends the ordinary session on the source. */
+void pen_parts_close_source(pen_run *run);
 
 #endif

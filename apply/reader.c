@@ -28,7 +28,7 @@
 
 struct pen_reader {
     pen_stream *stream;
-    pen_replication *rep;
+    pen_replication *rep;     /* NULL while the source is away, with a spool */
     pen_spool *spool;         /* the whole stream; NULL without --ack spooled */
     pen_spooling *spooling;   /* the same */
     pen_spool *streamed;      /* blocks of transactions in progress, or NULL */
@@ -37,6 +37,7 @@ struct pen_reader {
     pen_spool_cursor *cursor; /* of the spool: what the intake takes next */
     bool receiving;           /* until the stop */
     bool disk_full;           /* as said in the log */
+    pen_lsn stop_lsn;         /* the stream's, which is known when there is an intake */
     pen_lsn reported_lsn;     /* the flush position last sent; never goes back */
     int64_t reported_us;      /* when */
     int64_t size_told_us;     /* when the spool's size was last published */
@@ -50,6 +51,7 @@ struct pen_reader {
     int64_t clock_read_us;   /* when that came here; only with a spool */
     bool send_now;           /* the source asked for a status */
     bool pending;            /* bytes are queued that the socket did not take */
+    bool source_failed;      /* what failed last was the connection */
 };
 
 pen_reader *pen_reader_create(pen_stream *stream, const pen_reader_parts *parts)
@@ -121,16 +123,23 @@ static bool pace(pen_reader *reader, pen_error *err)
     return true;
 }
 
+/* It is the source that is lost. Returns false always. */
+static bool source_failed(pen_reader *reader)
+{
+    reader->source_failed = true;
+    return false;
+}
+
 /* Takes the next event off the connection; *received: the socket was looked at already. */
 static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pen_error *err)
 {
     if (!pen_replication_poll(reader->rep, false, event, err)) {
-        return false;
+        return source_failed(reader);
     }
     if (event->kind == PEN_EVENT_NOTHING && !*received) {
         *received = true;
         if (!pace(reader, err) || !pen_replication_poll(reader->rep, true, event, err)) {
-            return false;
+            return source_failed(reader);
         }
     }
     switch (event->kind) {
@@ -142,8 +151,9 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
     case PEN_EVENT_DATA:
         break;
     case PEN_EVENT_END:
-        return pen_error_set(err, PEN_ERROR_RETRY,
-                             "source: the server ended the stream (is it being shut down?)");
+        pen_error_set(err, PEN_ERROR_RETRY,
+                      "source: the server ended the stream (is it being shut down?)");
+        return source_failed(reader);
     }
     reader->heard = true;
     reader->was_dry = false;
@@ -206,7 +216,7 @@ static bool receive_directly(pen_reader *reader, bool *idle, pen_error *err)
 static bool receive_into_spool(pen_reader *reader, bool *idle, pen_error *err)
 {
     bool received = false;
-    for (int i = 0; i < MESSAGES_AT_ONCE; i++) {
+    for (int i = 0; i < MESSAGES_AT_ONCE && reader->rep != NULL; i++) {
         bool ready = false;
         if (!pen_spooling_is_ready(reader->spooling, &ready, err)) {
             return false;
@@ -270,9 +280,7 @@ static bool take_record(pen_reader *reader, bool *taken, pen_error *err)
         return pen_intake_relation(reader->intake, record.payload, err);
     case PEN_SPOOL_SESSION:
         /* All that came before it stands before it. */
-        if (!pen_intake_session(reader->intake, err)) {
-            return false;
-        }
+        pen_intake_session(reader->intake);
         pen_intake_keepalive(reader->intake, record.wal_end);
         return true;
     }
@@ -426,18 +434,17 @@ static bool listen_for_source(pen_reader *reader, bool *ask, pen_error *err)
                          (int)(silent_ms / 1000));
 }
 
-/* Sends a status when one is due. */
-static bool report(pen_reader *reader, bool last, pen_error *err)
+/* Sends a status when one is due, and there is somebody to send it to. */
+static bool send_status(pen_reader *reader, bool last, pen_error *err)
 {
     pen_stream *stream = reader->stream;
     int64_t now_us = pen_now_us();
     pen_lsn safe = safe_lsn(reader);
     bool silent = false;
-    pen_cell_publish(&stream->received_lsn, received_lsn(reader));
     if (!listen_for_source(reader, &silent, err)) {
         return false;
     }
-    bool near_end = reader->receiving && stream->stop_lsn != PEN_LSN_NONE;
+    bool near_end = reader->receiving && reader->stop_lsn != PEN_LSN_NONE;
     bool asking = near_end || silent;
     int64_t interval_us = near_end ? ASK_EVERY_MS * 1000 : stream->status_interval_ms * 1000;
     if (last || reader->send_now || safe > reader->reported_lsn ||
@@ -463,6 +470,12 @@ static bool report(pen_reader *reader, bool last, pen_error *err)
     return ok;
 }
 
+static bool report(pen_reader *reader, bool last, pen_error *err)
+{
+    pen_cell_publish(&reader->stream->received_lsn, received_lsn(reader));
+    return reader->rep == NULL || send_status(reader, last, err) || source_failed(reader);
+}
+
 /* Waits until everything in the spool is durable, still sending status. */
 static bool finish_spool(pen_reader *reader, pen_error *err)
 {
@@ -484,7 +497,8 @@ pen_intake_options pen_reader_intake_options(const pen_reader *reader)
     bool spooled = reader->spool != NULL;
     return (pen_intake_options){.spool = spooled ? reader->spool : reader->streamed,
                                 .spool_is_ours = !spooled && reader->streamed != NULL,
-                                .abort_has_lsn = pen_replication_abort_has_lsn(reader->rep)};
+                                .abort_has_lsn =
+                                    !spooled && pen_replication_abort_has_lsn(reader->rep)};
 }
 
 /* The thread */
@@ -516,12 +530,53 @@ static void take_up(pen_reader *reader)
     pen_intake *intake = pen_place_take(&reader->stream->next_intake);
     if (intake != NULL) {
         reader->intake = intake;
+        reader->stop_lsn = reader->stream->stop_lsn;
         /* The one before may have come to its end; what it had comes again. */
         reader->receiving = true;
         if (reader->spool != NULL) {
             reader->cursor = pen_spool_cursor_create(reader->spool, pen_spool_first(reader->spool));
         }
     }
+}
+
+/* The source is lost: what has come in part comes again, what is in the spool is applied meanwhile.
+ */
+static void lose_source(pen_reader *reader, const pen_error *err)
+{
+    pen_stream *stream = reader->stream;
+    const pen_spool_record session = {.kind = PEN_SPOOL_SESSION};
+    pen_error ignored;
+    if (reader->capture != NULL) {
+        (void)!pen_capture_add(reader->capture, &session, &ignored);
+    }
+    pen_spooling_lose(reader->spooling);
+    pen_replication_close(reader->rep);
+    reader->rep = NULL;
+    reader->source_failed = false;
+    reader->pending = false;
+    reader->source_clock = 0;
+    pen_cell_publish(&stream->received_lsn, received_lsn(reader));
+    stream->source_failure = *err;
+    /* [LOST-1] release: the spool's end and the reason are written; pairs with the acquire in
+     * main. */
+    pen_cell_publish(&stream->source_losses, pen_cell_read(&stream->source_losses) + 1);
+    pen_parker_wake(&stream->main_parker);
+}
+
+/* Takes up the connection that brings the source back, if there is one. */
+static void take_up_source(pen_reader *reader)
+{
+    /* [SOURCE-1] acquire: pairs with the release in the thread that made it. */
+    pen_replication *rep = pen_place_take(&reader->stream->next_source);
+    if (rep == NULL) {
+        return;
+    }
+    reader->rep = rep;
+    reader->heard_us = pen_now_us();
+    reader->send_now = true;
+    pen_pacing_begin(&reader->pacing, pen_replication_socket(rep));
+    pen_spool_describe(reader->spool, (uint32_t)pen_replication_server_version(rep),
+                       (uint16_t)pen_replication_protocol(rep));
 }
 
 /* What there is to be waited for: the socket, where more may be taken in, and how long at most. */
@@ -551,10 +606,11 @@ static bool choose_sleep(pen_reader *reader, int *events, int *timeout_ms, pen_e
         may_receive &= room;
         blocked |= !room;
     }
+    may_receive &= reader->rep != NULL;
     *events = (may_receive ? PEN_PARK_READABLE : 0) | (reader->pending ? PEN_PARK_WRITABLE : 0);
     /* With memory used up by a transaction that is still arriving, the last commit before it gives
      * the way free without a wake. */
-    *timeout_ms = blocked ? LOOK_AGAIN_MS : stream->stop_lsn != PEN_LSN_NONE ? ASK_EVERY_MS : 1000;
+    *timeout_ms = blocked ? LOOK_AGAIN_MS : reader->stop_lsn != PEN_LSN_NONE ? ASK_EVERY_MS : 1000;
     if (*timeout_ms > stream->status_interval_ms) {
         *timeout_ms = stream->status_interval_ms;
     }
@@ -566,7 +622,9 @@ static bool must_look_again(const pen_reader *reader)
 {
     const pen_stream *stream = reader->stream;
     pen_stop stop = pen_stream_stopping(stream);
-    if (pen_cell_read(&stream->reader_end) || safe_lsn(reader) > reader->reported_lsn) {
+    bool may_report = reader->rep != NULL ? safe_lsn(reader) > reader->reported_lsn
+                                          : !pen_place_is_empty(&stream->next_source);
+    if (pen_cell_read(&stream->reader_end) || may_report) {
         return true;
     }
     if (reader->intake == NULL) {
@@ -584,8 +642,8 @@ static pen_metric sleeps_for(const pen_reader *reader, int events)
     if (reader->receiving && blocked != PEN_METRIC_COUNT) {
         return blocked;
     }
-    return reader->receiving && !(events & PEN_PARK_READABLE) ? PEN_METRIC_READER_DISK
-                                                              : PEN_METRIC_READER_SOURCE;
+    bool disk = reader->receiving && reader->rep != NULL && !(events & PEN_PARK_READABLE);
+    return disk ? PEN_METRIC_READER_DISK : PEN_METRIC_READER_SOURCE;
 }
 
 static bool sleep_a_while(pen_reader *reader, pen_error *err)
@@ -626,7 +684,9 @@ static bool end_in_order(pen_reader *reader, pen_error *err)
     if ((reader->spool != NULL && !finish_spool(reader, err)) || !report(reader, true, err)) {
         return false;
     }
-    pen_replication_finish(reader->rep, FINISH_WITHIN_MS);
+    if (reader->rep != NULL) {
+        pen_replication_finish(reader->rep, FINISH_WITHIN_MS);
+    }
     return true;
 }
 
@@ -637,6 +697,9 @@ static bool step(pen_reader *reader, bool *ended, pen_error *err)
     bool idle = true;
     if (reader->intake == NULL) {
         take_up(reader);
+    }
+    if (reader->rep == NULL) {
+        take_up_source(reader);
     }
     if (reader->intake == NULL && reader->spool == NULL) {
         *ended = true; /* aborted before it began */
@@ -683,7 +746,12 @@ static bool run(pen_reader *reader, pen_error *err)
             }
         }
         if (!step(reader, &ended, err)) {
-            return false;
+            if (!reader->source_failed || reader->spool == NULL || err->kind != PEN_ERROR_RETRY) {
+                return false;
+            }
+            lose_source(reader, err);
+            *err = (pen_error){0};
+            ended = false;
         }
     }
     return true;

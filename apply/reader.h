@@ -5,7 +5,9 @@
  *          spooled; status back. It never blocks without still sending status.
  *
  * With --ack spooled it outlives a failure of the target: it lets go of its intake, goes on
- * receiving into the spool, and takes up the next intake when main has made one. */
+ * receiving into the spool, and takes up the next intake when main has made one. So it outlives the
+ * loss of the source: it goes on giving what the spool holds to its intake, and takes up the next
+ * connection when there is one. */
 #ifndef PEN_APPLY_READER_H
 #define PEN_APPLY_READER_H
 

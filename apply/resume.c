@@ -5,9 +5,9 @@
 #include "apply/preflight.h"
 #include "apply/publication.h"
 #include "apply/session.h"
+#include "apply/slot.h"
 #include "core/kill_point.h"
 #include "core/log.h"
-#include "core/thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 /* The schema, and its tables, each by somebody else. */
 #define CREATE_TRIES 5
@@ -30,13 +29,6 @@ static const char *const schema_sql =
     " commit_lsn pg_lsn NOT NULL, end_lsn pg_lsn NOT NULL) WITH (fillfactor = 10);"
     "CREATE TABLE IF NOT EXISTS penstock.durable (name text PRIMARY KEY, run_id text NOT NULL,"
     " reported_lsn pg_lsn NOT NULL) WITH (fillfactor = 10)";
-
-/* What the source's slot is. */
-typedef struct slot_state {
-    bool exists;
-    pen_lsn confirmed_lsn;
-    char active_pid[16]; /* of the server process that reads it; "" when none does */
-} slot_state;
 
 /* What the progress tables say. */
 typedef struct progress_state {
@@ -54,166 +46,6 @@ static bool make_run_id(pen_resume *resume, pen_error *err)
     }
     snprintf(resume->run_id, sizeof(resume->run_id), "%016" PRIx64, random);
     return true;
-}
-
-static bool check_source(pen_pgconn *source, pen_resume *resume, pen_error *err)
-{
-    int version = pen_pgconn_server_version(source);
-    pen_pgresult *res = NULL;
-    if (version < 140000) {
-        return pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "source: PostgreSQL %d is too old; 14 is the oldest that penstock reads "
-            "from",
-            version / 10000);
-    }
-    if (!pen_pgconn_exec(source, "read the settings",
-                         "SELECT name, setting FROM pg_catalog.pg_settings"
-                         " WHERE name IN ('wal_level', 'wal_sender_timeout') ORDER BY name",
-                         0, NULL, &res, err)) {
-        return false;
-    }
-    bool ok = pen_pgresult_rows(res) == 2;
-    const char *wal_level = ok ? pen_pgresult_value(res, 0, 1) : "unknown";
-    if (!ok || strcmp(wal_level, "logical") != 0) {
-        pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "source: wal_level is %s, but changes can only be read with wal_level = logical; "
-            "run ALTER SYSTEM SET wal_level = logical and restart the server (on a managed "
-            "service, switch logical replication on)",
-            wal_level);
-        ok = false;
-    } else {
-        resume->wal_sender_timeout_ms = atoi(pen_pgresult_value(res, 1, 1));
-    }
-    pen_pgresult_clear(res);
-    return ok;
-}
-
-static bool read_slot(pen_pgconn *source, const char *slot, const char *database, slot_state *state,
-                      pen_error *err)
-{
-    const char *const values[] = {slot, database};
-    pen_pgresult *res = NULL;
-    memset(state, 0, sizeof(*state));
-    if (!pen_pgconn_exec(
-            source, "look for the slot",
-            "SELECT confirmed_flush_lsn, plugin IS NOT DISTINCT FROM 'pgoutput' AS right_plugin,"
-            " database IS NOT DISTINCT FROM $2 AS right_database, two_phase, temporary,"
-            " wal_status IS NOT DISTINCT FROM 'lost' AS lost, active_pid,"
-            /* From 17 on, so not by its name as a column. */
-            " pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason"
-            " FROM pg_catalog.pg_replication_slots s WHERE slot_name = $1",
-            2, values, &res, err)) {
-        return false;
-    }
-    if (pen_pgresult_rows(res) == 0) {
-        pen_pgresult_clear(res);
-        return true;
-    }
-    const char *confirmed = pen_pgresult_value(res, 0, 0);
-    const char *reason = pen_pgresult_named(res, 0, "reason");
-    char invalidated[128];
-    const char *wrong = NULL;
-    if (pen_pgresult_named(res, 0, "right_plugin")[0] != 't') {
-        wrong = "it does not use the output plugin pgoutput";
-    } else if (pen_pgresult_named(res, 0, "right_database")[0] != 't') {
-        wrong = "it belongs to another database";
-    } else if (pen_pgresult_named(res, 0, "two_phase")[0] == 't') {
-        wrong =
-            "it decodes prepared transactions (two_phase), whose data the server sends only once";
-    } else if (pen_pgresult_named(res, 0, "temporary")[0] == 't') {
-        wrong = "it is temporary";
-    } else if (reason != NULL && strcmp(reason, "wal_removed") != 0) {
-        snprintf(invalidated, sizeof(invalidated), "the source has invalidated it (%s)", reason);
-        wrong = invalidated;
-    } else if (reason != NULL || pen_pgresult_named(res, 0, "lost")[0] == 't') {
-        wrong = "the source has removed WAL that it needs (wal_status is lost)";
-    }
-    bool ok = true;
-    const char *pid = pen_pgresult_named(res, 0, "active_pid");
-    snprintf(state->active_pid, sizeof(state->active_pid), "%s", pid == NULL ? "" : pid);
-    /* One without a position is still being created, by a run that was stopped meanwhile. */
-    bool being_created = confirmed == NULL && pid != NULL;
-    if (wrong == NULL && !being_created &&
-        (confirmed == NULL || !pen_lsn_parse(confirmed, &state->confirmed_lsn))) {
-        wrong = "it has no confirmed position";
-    }
-    if (wrong != NULL) {
-        ok = pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "source: the replication slot \"%s\" cannot be used: %s; name another one by "
-            "--slot, or drop it and copy the data again",
-            slot, wrong);
-    }
-    state->exists = true;
-    pen_pgresult_clear(res);
-    return ok;
-}
-
-/* Reads the slot, and where another reader has it waits until that one is gone: after a crash of
- * ours the server needs up to wal_sender_timeout to notice, unless it lets us end what is left. */
-static bool read_free_slot(pen_pgconn *source, const pen_options *options, const pen_resume *resume,
-                           slot_state *state, pen_error *err)
-{
-    int64_t wait_ms =
-        resume->wal_sender_timeout_ms > 0 ? resume->wal_sender_timeout_ms + 5000 : 65000;
-    int64_t deadline_us = pen_now_us() + wait_ms * 1000;
-    bool said = false;
-    while (read_slot(source, options->slot, resume->identity.database, state, err)) {
-        if (state->active_pid[0] == '\0' || resume->receiving) {
-            return true;
-        }
-        if (pen_now_us() > deadline_us) {
-            return pen_error_set(
-                err, PEN_ERROR_RETRY,
-                "source: the replication slot \"%s\" is in use by the server process %s; "
-                "stop the other reader and start again, nothing is lost",
-                options->slot, state->active_pid);
-        }
-        if (!said) {
-            said = true;
-            pen_log(PEN_LOG_INFO,
-                    "waiting for the replication slot \"%s\", which the source's process %s still "
-                    "reads or creates, for at most %d s",
-                    options->slot, state->active_pid, (int)(wait_ms / 1000));
-        }
-        bool ours = false;
-        if (!pen_claim_end(source, resume->owner, state->active_pid, &ours, err)) {
-            return false;
-        }
-        usleep(200 * 1000);
-    }
-    return false;
-}
-
-static bool create_slot(pen_pgconn *source, const char *slot, slot_state *state, pen_error *err)
-{
-    const char *const values[] = {slot};
-    pen_pgresult *res = NULL;
-    /* So that a server that still waits when we are stopped gives up, where its system can tell. */
-    pen_error ignored;
-    (void)!pen_pgconn_exec(source, "set up the session",
-                           "SET client_connection_check_interval = '1s'", 0, NULL, NULL, &ignored);
-    pen_log(PEN_LOG_INFO,
-            "creating the replication slot \"%s\"; this waits for transactions that are "
-            "open on the source",
-            slot);
-    if (!pen_pgconn_exec(
-            source, "create the replication slot",
-            "SELECT lsn FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')", 1,
-            values, &res, err)) {
-        if (strcmp(err->sqlstate, "42501") == 0) {
-            pen_error_context(
-                err, "this user lacks the right to replicate; run ALTER ROLE … REPLICATION "
-                     "on the source (on RDS: GRANT rds_replication)");
-        }
-        return false;
-    }
-    bool ok = pen_lsn_parse(pen_pgresult_value(res, 0, 0), &state->confirmed_lsn);
-    pen_pgresult_clear(res);
-    state->exists = ok;
-    return ok || pen_error_set(err, PEN_ERROR_FATAL, "source: the new slot has no position");
 }
 
 /* The schema penstock is there, made by another user. Returns false always. */
@@ -389,9 +221,44 @@ bool pen_resume_record(pen_pgconn *target, const pen_options *options, const pen
         PEN_COUNTOF(values), values, NULL, err);
 }
 
+/* Reasons that more than one has. Each returns false always. */
+
+static bool slot_is_gone(const pen_options *options, pen_lsn since, pen_error *err)
+{
+    return pen_error_set(
+        err, PEN_ERROR_FATAL,
+        "source: the replication slot \"%s\" is gone, and with it the changes "
+        "since " PEN_LSN_FMT
+        "; they cannot be had any more. Copy the data again and begin a new stream "
+        "under another --name",
+        options->slot, PEN_LSN_ARGS(since));
+}
+
+static bool publication_is_gone(const pen_options *options, pen_error *err)
+{
+    return pen_error_set(
+        err, PEN_ERROR_FATAL,
+        "source: the publication \"%s\" is gone, and the slot \"%s\" cannot be read "
+        "without one that is as old as the changes. Copy the data again and begin a "
+        "new stream under another --name",
+        options->publication, options->slot);
+}
+
+static bool spool_is_short(const pen_options *options, pen_lsn confirmed, pen_lsn received,
+                           pen_error *err)
+{
+    return pen_error_set(
+        err, PEN_ERROR_FATAL,
+        "the slot \"%s\" stands at " PEN_LSN_FMT ", but the spool in %s ends at " PEN_LSN_FMT
+        ": it is not the newest one, or somebody else has read the slot. Point --dir to the "
+        "state directory that was used last; where that is lost, copy the data again and begin "
+        "a new stream under another --name",
+        options->slot, PEN_LSN_ARGS(confirmed), options->dir, PEN_LSN_ARGS(received));
+}
+
 /* The spool must join what the target has to what the source will send, without a gap. */
-static bool check_spool(const pen_resume *resume, const pen_options *options,
-                        const slot_state *slot, const progress_state *progress, pen_error *err)
+static bool check_spool(const pen_resume *resume, const pen_options *options, const pen_slot *slot,
+                        const progress_state *progress, pen_error *err)
 {
     /* The latter counts transactions without changes for us. */
     pen_lsn has =
@@ -406,14 +273,7 @@ static bool check_spool(const pen_resume *resume, const pen_options *options,
             options->dir, PEN_LSN_ARGS(resume->spool_start_lsn), PEN_LSN_ARGS(has));
     }
     if (resume->spool_received_lsn < slot->confirmed_lsn) {
-        return pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "the slot \"%s\" stands at " PEN_LSN_FMT ", but the spool in %s ends at " PEN_LSN_FMT
-            ": it is not the newest one, or somebody else has read the slot. Point --dir to the "
-            "state directory that was used last; where that is lost, copy the data again and begin "
-            "a new stream under another --name",
-            options->slot, PEN_LSN_ARGS(slot->confirmed_lsn), options->dir,
-            PEN_LSN_ARGS(resume->spool_received_lsn));
+        return spool_is_short(options, slot->confirmed_lsn, resume->spool_received_lsn, err);
     }
     if (options->ack != PEN_ACK_SPOOLED && resume->spool_end_lsn > has) {
         return pen_error_set(
@@ -429,7 +289,7 @@ static bool check_spool(const pen_resume *resume, const pen_options *options,
 /* From now on the spool is not needed to go on: the target has all of it, and records, durably,
  * that it has everything up to where the slot stands. */
 static bool replace_spool(pen_pgconn *target, const pen_options *options, pen_resume *resume,
-                          const slot_state *slot, pen_error *err)
+                          const pen_slot *slot, pen_error *err)
 {
     char lsn[PEN_LSN_TEXT_SIZE];
     const char *const values[] = {options->name, resume->run_id,
@@ -445,7 +305,7 @@ static bool replace_spool(pen_pgconn *target, const pen_options *options, pen_re
 
 /* A stream that has run before: everything must still fit together. */
 static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pgconn *target,
-                          const slot_state *slot, const progress_state *progress,
+                          const pen_slot *slot, const progress_state *progress,
                           bool has_publication, bool knows_source, pen_error *err)
 {
     if (!knows_source) {
@@ -455,21 +315,10 @@ static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pg
                              options->name);
     }
     if (!slot->exists) {
-        return pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "source: the replication slot \"%s\" is gone, and with it the changes "
-            "since " PEN_LSN_FMT
-            "; they cannot be had any more. Copy the data again and begin a new stream "
-            "under another --name",
-            options->slot, PEN_LSN_ARGS(progress->end_lsn));
+        return slot_is_gone(options, progress->end_lsn, err);
     }
     if (!has_publication) {
-        return pen_error_set(
-            err, PEN_ERROR_FATAL,
-            "source: the publication \"%s\" is gone, and the slot \"%s\" cannot be read "
-            "without one that is as old as the changes. Copy the data again and begin a "
-            "new stream under another --name",
-            options->publication, options->slot);
+        return publication_is_gone(options, err);
     }
     if (resume->spool_found) {
         if (!check_spool(resume, options, slot, progress, err)) {
@@ -502,7 +351,7 @@ static bool resume_stream(pen_resume *resume, const pen_options *options, pen_pg
 /* A stream that has not run before: publication first, because a slot that is older than its
  * publication fails for ever. */
 static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgconn *source,
-                         pen_pgconn *target, slot_state *slot, bool has_publication, pen_error *err)
+                         pen_pgconn *target, pen_slot *slot, bool has_publication, pen_error *err)
 {
     if (slot->exists && !has_publication) {
         return pen_error_set(
@@ -538,7 +387,7 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
                 options->slot);
     }
     PEN_KILL_POINT("publication-made");
-    if (!slot->exists && !create_slot(source, options->slot, slot, err)) {
+    if (!slot->exists && !pen_slot_create(source, options->slot, slot, err)) {
         return false;
     }
     PEN_KILL_POINT("slot-made");
@@ -557,24 +406,42 @@ static bool begin_stream(pen_resume *resume, const pen_options *options, pen_pgc
 bool pen_resume_claim(pen_resume *resume, const pen_options *options, pen_pgconn *source,
                       pen_pgconn *target, bool *knows_source, pen_error *err)
 {
-    return make_run_id(resume, err) && check_source(source, resume, err) &&
+    return make_run_id(resume, err) &&
+           (source == NULL || pen_slot_check_server(source, &resume->wal_sender_timeout_ms, err)) &&
            pen_session_may_be_replica(target, &resume->replica_role, err) &&
            create_progress_schema(target, err) &&
            check_same_source(target, options, resume, knows_source, err) &&
            pen_claim_stream(target, options->name, resume->owner, err);
 }
 
+/* What the source has for the stream. While it is away, we go by what was there when a reader of
+ * ours began: it comes back only to what it left. */
+static bool read_source(pen_resume *resume, const pen_options *options, pen_pgconn *source,
+                        pen_slot *slot, bool *has_publication, pen_error *err)
+{
+    const char *database = resume->identity.database;
+    if (source == NULL) {
+        *slot = (pen_slot){.exists = true, .confirmed_lsn = resume->confirmed_lsn};
+        *has_publication = true;
+        return true;
+    }
+    return (resume->receiving ? pen_slot_read(source, options->slot, database, slot, err)
+                              : pen_slot_read_free(source, options->slot, database, resume->owner,
+                                                   resume->wal_sender_timeout_ms, slot, err)) &&
+           pen_publication_exists(source, options->publication, has_publication, err);
+}
+
 bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgconn *source,
                         pen_pgconn *target, pen_error *err)
 {
-    slot_state slot;
+    pen_slot slot;
     progress_state progress;
     bool has_publication = false;
     bool knows_source = false;
+    PEN_ASSERT(source != NULL || resume->receiving);
     if (!pen_resume_claim(resume, options, source, target, &knows_source, err) ||
         !pen_migration_may_stream(target, options->name, err) ||
-        !read_free_slot(source, options, resume, &slot, err) ||
-        !pen_publication_exists(source, options->publication, &has_publication, err) ||
+        !read_source(resume, options, source, &slot, &has_publication, err) ||
         !take_over(target, options, resume, &progress, err)) {
         return false;
     }
@@ -585,13 +452,59 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         return false;
     }
     has_publication |= may_create;
-    if (has_publication && (!pen_publication_check(source, options, err) ||
-                            !pen_migration_warn_of_late(options, source, target, err) ||
-                            !pen_preflight_tables(options->publication, source, target, err))) {
+    if (source != NULL && has_publication &&
+        (!pen_publication_check(source, options, err) ||
+         !pen_migration_warn_of_late(options, source, target, err) ||
+         !pen_preflight_tables(options->publication, source, target, err))) {
         return false;
     }
     return progress.exists
                ? resume_stream(resume, options, target, &slot, &progress, has_publication,
                                knows_source, err)
                : begin_stream(resume, options, source, target, &slot, has_publication, err);
+}
+
+/* A source that comes back */
+
+static bool same_source(const pen_resume *resume, const pen_options *options,
+                        const pen_source_identity *now, pen_error *err)
+{
+    const pen_source_identity *was = &resume->identity;
+    char systems[2][24];
+    char timelines[2][12];
+    const pen_source_identity *const both[] = {was, now};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(systems[i], sizeof(systems[i]), "%" PRIu64, both[i]->system_identifier);
+        snprintf(timelines[i], sizeof(timelines[i]), "%" PRIu32, both[i]->timeline);
+    }
+    const char *name = options->name;
+    return same_fact(name, "the source server (system identifier)", systems[0], systems[1], err) &&
+           same_fact(name, "the source's timeline", timelines[0], timelines[1], err) &&
+           same_fact(name, "the source database", was->database, now->database, err);
+}
+
+bool pen_resume_rejoin(const pen_resume *resume, const pen_options *options, pen_pgconn *source,
+                       const pen_source_identity *now, pen_lsn received, pen_lsn *confirmed,
+                       pen_error *err)
+{
+    pen_slot slot;
+    bool has_publication = false;
+    int timeout_ms = 0;
+    if (!same_source(resume, options, now, err) ||
+        !pen_slot_check_server(source, &timeout_ms, err) ||
+        !pen_slot_read_free(source, options->slot, resume->identity.database, resume->owner,
+                            timeout_ms, &slot, err) ||
+        !pen_publication_exists(source, options->publication, &has_publication, err)) {
+        return false;
+    }
+    if (!slot.exists) {
+        return slot_is_gone(options, received, err);
+    }
+    if (!has_publication) {
+        return publication_is_gone(options, err);
+    }
+    *confirmed = slot.confirmed_lsn;
+    return slot.confirmed_lsn <= received
+               ? pen_publication_check(source, options, err)
+               : spool_is_short(options, slot.confirmed_lsn, received, err);
 }

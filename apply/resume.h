@@ -38,12 +38,14 @@ typedef struct pen_resume {
  * "penstock"), checks that both sides fit, and takes the stream over from an earlier run, whose
  * sessions can write nothing more after this; refuses when another penstock has it. `source` is an
  * ordinary session, `target` one with synchronous_commit=on, which keeps the stream's lock for as
- * long as it lives; both borrowed. */
+ * long as it lives; both borrowed. `source` may be NULL while it is away and a reader of ours has
+ * the spool: then what was there when that began counts. */
 PEN_MUST_CHECK bool pen_resume_prepare(pen_resume *resume, const pen_options *options,
                                        pen_pgconn *source, pen_pgconn *target, pen_error *err);
 
-/* The first half of that: which source this is, the schema "penstock", and the stream's lock; what
- * copies the data before there is a stream begins with it. *knows_source: the stream is recorded.
+/* The first half of that: which source this is (NULL as above), the schema "penstock", and the
+ * stream's lock; what copies the data before there is a stream begins with it. *knows_source: the
+ * stream is recorded.
  */
 PEN_MUST_CHECK bool pen_resume_claim(pen_resume *resume, const pen_options *options,
                                      pen_pgconn *source, pen_pgconn *target, bool *knows_source,
@@ -51,5 +53,13 @@ PEN_MUST_CHECK bool pen_resume_claim(pen_resume *resume, const pen_options *opti
 /* Records a stream whose slot begins at `start`, with its progress row. */
 PEN_MUST_CHECK bool pen_resume_record(pen_pgconn *target, const pen_options *options,
                                       const pen_resume *resume, pen_lsn start, pen_error *err);
+
+/* A source that was lost is there again, as `now`, while what it sent before is still applied: it
+ * must be the same one, with the slot at or before `received`, which is the end of the spool;
+ * *confirmed: where that is. Waits until the slot is free. `source` is an ordinary session,
+ * borrowed. */
+PEN_MUST_CHECK bool pen_resume_rejoin(const pen_resume *resume, const pen_options *options,
+                                      pen_pgconn *source, const pen_source_identity *now,
+                                      pen_lsn received, pen_lsn *confirmed, pen_error *err);
 
 #endif

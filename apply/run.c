@@ -1,6 +1,8 @@
 #include "apply/run.h"
 
+#include "apply/losses.h"
 #include "apply/parts.h"
+#include "apply/reached.h"
 #include "apply/show.h"
 #include "apply/status.h"
 #include "core/log.h"
@@ -170,11 +172,15 @@ static void supervise(pen_run *run)
         (void)pen_parker_park(&stream->main_parker, run->signal_fd, PEN_PARK_READABLE, 1000);
         take_signals(run);
         pen_show_progress(run);
+        if (!pen_losses_see_to(run, true)) {
+            pen_stream_fail(stream, &run->refused);
+        }
         look_at_source(run);
         /* A source without any activity gives no proof that nothing commits at the very end. */
         if (stream->stop_lsn != PEN_LSN_NONE &&
             pen_cell_read(&stream->idle_lsn) == stream->stop_lsn &&
-            pen_now_us() - nudged_us > 1000000 && pen_stream_stopping(stream) == PEN_STOP_NONE) {
+            pen_now_us() - nudged_us > 1000000 && pen_stream_stopping(stream) == PEN_STOP_NONE &&
+            !pen_losses_is_away(run)) {
             pen_error err;
             nudged_us = pen_now_us();
             if (!pen_parts_nudge_source(run, &err)) {
@@ -195,10 +201,15 @@ static bool run_once(pen_run *run, pen_stop_reason *reason, pen_error *err)
         *reason = PEN_REASON_FAILED;
     } else {
         run->began = true;
+        pen_reached_note(stream->options);
         if (!pen_parts_start(run, err)) {
             pen_stream_fail(stream, err);
         }
         pen_status_show_stream(stream->options->status, stream);
+        if (run->regain != NULL) {
+            pen_status_state(stream->options->status, PEN_STATE_RECOVERING,
+                             stream->source_failure.text);
+        }
         supervise(run);
         bool with_reader = pen_cell_read(&stream->reader_done);
         if (with_reader) {
@@ -229,7 +240,8 @@ static bool wait_before_retry(pen_run *run, int64_t ms)
     for (;;) {
         int64_t left_ms = (until_us - pen_now_us()) / 1000;
         take_signals(run);
-        if (run->signals > 0 || pen_cell_read(&stream->reader_done) || left_ms <= 0) {
+        if (run->signals > 0 || pen_cell_read(&stream->reader_done) || left_ms <= 0 ||
+            !pen_losses_see_to(run, false)) {
             return run->signals == 0;
         }
         pen_parker_prepare(&stream->main_parker);
@@ -290,9 +302,9 @@ static bool may_pass(pen_run *run, const pen_error *err)
 }
 
 /* Whether to try again: at a start not where the operator may have mistyped something. */
-static bool may_try_again(pen_run *run, const pen_error *err)
+static bool may_try_again(pen_run *run, pen_error *err)
 {
-    return may_pass(run, err) && (run->began || err->was_there);
+    return may_pass(run, err) && (run->began || pen_reached_may_wait(run->stream->options, err));
 }
 
 /* The stop by a signal did not come to its end. Of what was in flight nothing is on the target that
@@ -343,6 +355,13 @@ static bool run_until_end(pen_run *run, pen_stop_reason *reason, pen_error *err)
             return end_by_signal(run, reason, err);
         }
         retry_ms = retry_ms * 2 < RETRY_MOST_MS ? retry_ms * 2 : RETRY_MOST_MS;
+        if (run->refused.kind != PEN_ERROR_NONE) {
+            pen_error unheard;
+            *err = run->refused;
+            (void)!end_reader(run, &unheard);
+            *reason = PEN_REASON_FAILED;
+            return false;
+        }
         if (!look_after_reader(run, err)) {
             *reason = PEN_REASON_FAILED;
             return false;

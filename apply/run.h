@@ -9,6 +9,7 @@
 #include "apply/dispatcher.h"
 #include "apply/progress.h"
 #include "apply/reader.h"
+#include "apply/regain.h"
 #include "apply/statedir.h"
 
 typedef struct pen_run {
@@ -30,9 +31,13 @@ typedef struct pen_run {
     bool source_lost;  /* it gives none any more */
     int64_t source_asked_us;
     uint64_t messages[256]; /* received, by kind, by intakes that have ended */
-    /* until a connection is lost; the reader also over a loss of the target, with --ack spooled */
+    uint64_t losses;        /* of the source that were seen to, while the reader went on */
+    pen_error refused;      /* the source has come back as one that cannot be gone on with */
+    /* until a connection is lost; the reader also over a loss of the other, with --ack spooled */
     pen_pgconn *source; /* an ordinary session: catalog at the start, the source's position later */
     pen_reader *reader;
+    pen_spool_header header; /* what the reader's stream is */
+    pen_regain *regain;      /* brings its source back, or NULL */
     pen_intake *intake;
     pen_dispatchers *dispatchers;
     pen_progress *progress;

@@ -306,6 +306,31 @@ bool pen_spooling_take(pen_spooling *spooling, const pen_event *event, pen_error
     return true;
 }
 
+/* A loss */
+
+/* From here on everything comes anew that is not whole. */
+static void append_session(pen_spooling *spooling)
+{
+    const pen_spool_record session = {.kind = PEN_SPOOL_SESSION, .wal_end = spooling->received};
+    (void)pen_spool_append(spooling->spool, &session);
+    pen_spool_mark(spooling->spool, spooling->received);
+}
+
+static void forget_open(pen_spooling *spooling)
+{
+    spooling->in_txn = false;
+    spooling->in_block = 0;
+    forget_pending(spooling, 0);
+}
+
+void pen_spooling_lose(pen_spooling *spooling)
+{
+    forget_open(spooling);
+    if (pen_spool_last_header(spooling->spool) != NULL) {
+        append_session(spooling);
+    }
+}
+
 /* Recovery */
 
 /* Follows the records of the last segment; *boundary is behind the last one that ends outside of
@@ -344,9 +369,7 @@ static bool follow_segment(pen_spooling *spooling, pen_spool_cursor *cursor,
             break;
         }
         case PEN_SPOOL_SESSION:
-            spooling->in_txn = false;
-            spooling->in_block = 0;
-            forget_pending(spooling, 0);
+            forget_open(spooling);
             break;
         }
         if (at_boundary(spooling)) {
@@ -372,9 +395,7 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
     if (!ok) {
         return false;
     }
-    spooling->in_txn = false;
-    spooling->in_block = 0;
-    forget_pending(spooling, 0); /* what is in progress comes again */
+    forget_open(spooling); /* what is in progress comes again */
     if (pen_spool_pos_before(boundary, end)) {
         pen_log(PEN_LOG_DEBUG,
                 "%" PRIu64 " bytes of a transaction that had not come whole are cut off the spool",
@@ -384,8 +405,6 @@ bool pen_spooling_recover(pen_spooling *spooling, pen_error *err)
         }
     }
     PEN_KILL_POINT("spool-session");
-    const pen_spool_record session = {.kind = PEN_SPOOL_SESSION, .wal_end = spooling->received};
-    (void)pen_spool_append(spool, &session);
-    pen_spool_mark(spool, spooling->received);
+    append_session(spooling);
     return true;
 }

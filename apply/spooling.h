@@ -41,4 +41,8 @@ PEN_MUST_CHECK bool pen_spooling_is_ready(pen_spooling *spooling, bool *ready, p
 PEN_MUST_CHECK bool pen_spooling_take(pen_spooling *spooling, const pen_event *event,
                                       pen_error *err);
 
+/* The connection is lost: what has come in part, and what is in progress, comes again on the next
+ * one. */
+void pen_spooling_lose(pen_spooling *spooling);
+
 #endif

@@ -134,6 +134,7 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
     pen_conflicts_init(&made->conflicts);
     pen_budget_init(&made->budget, options->memory, &made->reader_parker);
     pen_place_init(&made->next_intake);
+    pen_place_init(&made->next_source);
     init_run(made);
     for (size_t i = 0; i < PEN_COUNTOF(parkers); i++) {
         if (!pen_parker_init(parkers[i], err)) {

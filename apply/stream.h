@@ -29,7 +29,8 @@
  *
  * When a connection is lost, everything behind it is made anew (apply/run.c): the threads end, what
  * is in flight is dropped, and the stream goes on behind the progress row. With --ack spooled the
- * reader lives through a loss of the target and goes on receiving. */
+ * reader lives through the loss of either side: without a target it goes on receiving, and without
+ * a source it goes on giving what the spool holds (apply/regain.h brings that back). */
 #ifndef PEN_APPLY_STREAM_H
 #define PEN_APPLY_STREAM_H
 
@@ -107,6 +108,8 @@ typedef struct pen_stream {
     pen_cell reader_detached; /* 1: has let go of its intake, after an abort */
     pen_cell reader_done;     /* 1: until main has joined it, whatever is made anew meanwhile */
     pen_error reader_failure; /* before reader_done; PEN_ERROR_NONE: it ended in order */
+    pen_error source_failure; /* before source_losses: why it was lost last */
+    pen_cell source_losses;   /* how often it went on without its source, with the spool */
 
     /* reader and dispatchers write */
     pen_dealing dealing;
@@ -132,6 +135,9 @@ typedef struct pen_stream {
     PEN_ALIGNED pen_place next_intake; /* pen_intake: for a reader that has none */
     pen_cell reader_end;               /* 1: a reader without an intake ends, in order */
     pen_cell source_lsn;               /* where the source's WAL was flushed to a moment ago */
+
+    /* whoever brings a lost source back writes */
+    PEN_ALIGNED pen_place next_source; /* pen_replication: for a reader that has none */
 
     /* anybody writes, once */
     PEN_ALIGNED pen_cell stop; /* pen_stop */

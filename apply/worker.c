@@ -263,8 +263,17 @@ static void finish_batch(pen_worker *worker, pen_batch *batch)
     pen_batch_destroy(batch);
 }
 
-/* Brings the batch to the target, whatever it takes; false when that cannot be, in words. */
-static bool bring(pen_worker *worker, pen_batch *batch, pen_error *err)
+/* After it was rolled back, because its large transaction does not come whole: the others go on as
+ * if it had been empty. */
+static void drop_batch(pen_worker *worker, pen_batch *batch)
+{
+    pen_handover_commit(&worker->stream->handover, batch->number);
+    pen_batch_destroy(batch);
+}
+
+/* Brings the batch to the target, whatever it takes; *discarded: it is not to be brought. False
+ * when that cannot be, in words. */
+static bool bring(pen_worker *worker, pen_batch *batch, bool *discarded, pen_error *err)
 {
     bool let_go = false;
     worker->next_txn = batch->first;
@@ -272,7 +281,7 @@ static bool bring(pen_worker *worker, pen_batch *batch, pen_error *err)
     worker->failure = (pen_failure){.own = PEN_OWN_NONE, .rows = -1};
     bool ok;
     if (batch->feed != NULL) {
-        ok = pen_large_apply(worker, batch, err);
+        ok = pen_large_apply(worker, batch, discarded, err);
     } else {
         ok = apply_batch(worker, batch, &let_go, err);
         if (!ok) {
@@ -298,14 +307,19 @@ void pen_worker_run(void *arg)
             break;
         }
         pen_error err;
+        bool discarded = false;
         pen_meter_take(batch->first->commit_time);
-        if (!bring(worker, batch, &err)) {
+        if (!bring(worker, batch, &discarded, &err)) {
             pen_stream_fail(stream, &err);
             pen_large_release(worker);
             pen_batch_destroy(batch);
             break;
         }
-        finish_batch(worker, batch);
+        if (discarded) {
+            drop_batch(worker, batch);
+        } else {
+            finish_batch(worker, batch);
+        }
         pen_meter_put();
     }
     pen_meter_put();

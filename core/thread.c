@@ -70,6 +70,14 @@ void pen_thread_join(pen_thread *thread)
     }
 }
 
+void pen_thread_leave(pen_thread *thread)
+{
+    if (thread->started) {
+        pthread_detach(thread->handle);
+        thread->started = false;
+    }
+}
+
 bool pen_parker_init(pen_parker *parker, pen_error *err)
 {
     atomic_init(&parker->state, AWAKE);

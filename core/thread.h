@@ -20,7 +20,8 @@ typedef enum pen_role {
     PEN_ROLE_DISK,
     PEN_ROLE_COPY,
     PEN_ROLE_INDEX,
-    PEN_ROLE_STATUS
+    PEN_ROLE_STATUS,
+    PEN_ROLE_SOURCE
 } pen_role;
 
 /* What the calling thread is; asserted at the entries of what only one role may call. */
@@ -43,6 +44,9 @@ PEN_MUST_CHECK bool pen_thread_start(pen_thread *thread, pen_role role, const ch
                                      void (*run)(void *), void *arg, pen_error *err);
 /* Waits for its end; nothing when it was never started. */
 void pen_thread_join(pen_thread *thread);
+
+/* Never waits for its end: nothing of it is looked at any more. `thread` may be a copy. */
+void pen_thread_leave(pen_thread *thread);
 
 /* Where one thread sleeps. It can sleep for a wake, a file descriptor and a timeout at once. */
 typedef struct pen_parker {

@@ -529,6 +529,12 @@ bool pen_spool_wants_segment(const pen_spool *spool)
            last->header.protocol != next->protocol || last->header.binary != next->binary;
 }
 
+void pen_spool_describe(pen_spool *spool, uint32_t server_version, uint16_t protocol)
+{
+    spool->segments.header.server_version = server_version;
+    spool->segments.header.protocol = protocol;
+}
+
 /* Waits until everything is written and, where the spool is durable, synced. *done is false when
  * the disk is too full for that. */
 static bool finish_segment(pen_spool *spool, bool *done, pen_error *err)

@@ -50,6 +50,9 @@ typedef struct pen_spool_options {
  * server version, protocol or binary), or that cannot be read or made. */
 PEN_MUST_CHECK bool pen_spool_open(const pen_spool_options *options, pen_spool **spool, bool *found,
                                    pen_error *err);
+/* What the first segment of the spool `name` in `dir` says of itself; false when there is none that
+ * can be read. */
+PEN_MUST_CHECK bool pen_spool_peek(const char *dir, const char *name, pen_spool_header *header);
 /* Waits for writes in flight; what was not handed to the disk yet is dropped, so pen_spool_sync and
  * waiting for it come before. All cursors are to be destroyed first. With `remove` the segments are
  * deleted. NULL is nothing. */
@@ -80,6 +83,10 @@ uint64_t pen_spool_size(const pen_spool *spool);
 PEN_MUST_CHECK bool pen_spool_wants_segment(const pen_spool *spool);
 PEN_MUST_CHECK bool pen_spool_begin_segment(pen_spool *spool, pen_lsn start_lsn, bool *made,
                                             pen_error *err);
+
+/* What is appended from now on comes from a server of that version, in that protocol: the next
+ * segment says so, and the one that is there ends where it may. */
+void pen_spool_describe(pen_spool *spool, uint32_t server_version, uint16_t protocol);
 
 /* False while nothing more should be received: all buffers wait for the disk, or it is full. Where
  * only a new segment found it full, true again after a second, so that it is tried. */

@@ -349,6 +349,26 @@ static bool recover(pen_spool_segments *segments, const uint64_t *numbers, size_
     return count == 0 || sync_directory(segments, err);
 }
 
+bool pen_spool_peek(const char *dir, const char *name, pen_spool_header *header)
+{
+    pen_spool_segments segments = {.dir_fd = -1, .dir = pen_strdup(dir), .name = pen_strdup(name)};
+    segments.path_size = strlen(dir) + strlen(name) + DIGITS + sizeof(ENDING) + 3;
+    segments.path = pen_malloc(segments.path_size);
+    uint64_t *numbers = NULL;
+    size_t count = 0;
+    pen_error ignored;
+    pen_spool_file *file = NULL;
+    if (list_numbers(&segments, &numbers, &count, &ignored) && count > 0 &&
+        pen_spool_file_open(pen_spool_segments_path(&segments, numbers[0]), &file, &ignored)) {
+        *header = *pen_spool_file_header(file);
+    }
+    bool found = file != NULL;
+    pen_spool_file_close(file);
+    free(numbers);
+    pen_spool_segments_close(&segments);
+    return found;
+}
+
 bool pen_spool_segments_open(pen_spool_segments *segments, const pen_spool_options *options,
                              int *fd, pen_error *err)
 {

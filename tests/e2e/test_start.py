@@ -6,9 +6,9 @@ import time
 import psycopg2
 import pytest
 
-from lib.cluster import time_factor
+from lib.cluster import free_port, time_factor
 from lib.program import DONE, FAILED, STOPPED, wait_until
-from lib.proxy import Doorman
+from lib.proxy import Doorman, Proxy
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY)"
 SIDES = pytest.mark.parametrize("side", ["source", "target"])
@@ -121,6 +121,61 @@ def test_lost_while_it_begins(pair, side):
     blocker.close()
     run.wait(30, expect=DONE)
     assert pair.same() == 1
+
+
+@pytest.fixture
+def away(pair):
+    """penstock goes by a proxy on both sides, which turns everybody away without a word."""
+    begin(pair)
+    made = {}
+    for side in ("source", "target"):
+        cluster = getattr(pair, side + "_cluster")
+        made[side] = Proxy(cluster.port)
+        setattr(pair.penstock, side, cluster.uri(pair.name, "owner", port=made[side].port))
+    yield made
+    for proxy in made.values():
+        proxy.close()
+
+
+@SIDES
+@pytest.mark.parametrize("ack", ["applied", "spooled"])
+def test_a_server_that_was_reached_before_is_waited_for(pair, away, side, ack):
+    """It does not answer at all now, and nothing says whether it ever will: but it is where the stream has been."""
+    away[side].refusing = True
+    run = pair.penstock.fails("--ack", ack, timeout=10)
+    assert "trying again" not in run.stderr and f"check --{side}" in run.the_error(), "never reached, so maybe mistyped"
+    away[side].refusing = False
+    pair.penstock.catch_up("--ack", ack)
+    pair.on_source("INSERT INTO t VALUES (2)")
+    away[side].refusing = True
+    run = pair.penstock.start("--stop-when-caught-up", "--ack", ack)
+    wait_until(lambda: run.stderr.count("trying again") >= 2 or not run.running, 20, "two tries")
+    assert run.running, run.stderr
+    assert f"{side}: cannot connect" in run.stderr and "has reached both servers before" in run.stderr
+    away[side].refusing = False
+    run.wait(30, expect=DONE)
+    assert not run.errors() and run.finished()["recoveries"] == 0
+    assert pair.same() == 2
+
+
+@SIDES
+def test_what_was_mistyped_after_that_is_not(pair, away, side):
+    pair.penstock.catch_up()
+    away[side].refusing = True
+    cluster = getattr(pair, side + "_cluster")
+    for place in ({"port": free_port()}, {"host": "nowhere.invalid"}):
+        setattr(pair.penstock, side, cluster.uri(pair.name, "owner", **place))
+        run = pair.penstock.fails(timeout=20)
+        assert "trying again" not in run.stderr and f"check --{side}" in run.the_error()
+
+
+def test_stopped_while_it_waits_for_one_that_was_reached(pair, away):
+    pair.penstock.catch_up()
+    away["target"].refusing = True
+    run = pair.penstock.start()
+    wait_until(lambda: "trying again" in run.stderr, 20, "a try")
+    run.kill(signal.SIGTERM)
+    run.wait(10, expect=STOPPED)
 
 
 @SIDES

@@ -470,3 +470,31 @@ Test(former, the_memory_is_cut_to_a_power_of_two)
         pen_arena_deinit(&arena);
     }
 }
+
+Test(former, a_large_one_that_does_not_come_whole_leaves_the_progress_where_it_was)
+{
+    const pen_batch_limits limits = {.rows = 1, .bytes = 1, .transactions = 1};
+    pen_budget_init(&budget, SIZE_MAX, NULL);
+    pen_arena_init(&arena, &budget);
+    pen_former *former = pen_former_create(128, &limits, 100);
+    world w = {.last_lsn = 200, .seed = 1};
+    for (int turn = 0; turn < 2; turn++) {
+        pen_batch *batch = pen_former_begin(former);
+        pen_former_add(former, batch, make_txn(&w, true), NULL, 0);
+        cr_assert_eq(batch->previous_commit_lsn, 100);
+        pen_former_forget_fed(former);
+        pen_batch_destroy(batch);
+    }
+    pen_batch *whole = pen_former_begin(former);
+    pen_txn *txn = make_txn(&w, true);
+    pen_lsn commit_lsn = txn->commit_lsn;
+    pen_former_add(former, whole, txn, NULL, 0);
+    pen_batch *next = pen_former_begin(former);
+    cr_assert_eq(whole->previous_commit_lsn, 100);
+    cr_assert_eq(next->previous_commit_lsn, commit_lsn);
+    cr_assert_eq(next->number, 4);
+    pen_batch_destroy(whole);
+    pen_batch_destroy(next);
+    pen_former_destroy(former);
+    pen_arena_deinit(&arena);
+}
