@@ -6,7 +6,7 @@
  * by way of the progress thread to the source.
  *
  *   reader        receives, decodes, builds transactions (core/pgoutput, core/assemble)
- *      | dealing: a ring for each dispatcher
+ *      | dealing: a ring for each dispatcher; a single one that sleeps lends the reader its role
  *   dispatchers   hash keys; then in turn find what each change must wait for, form batches
  *      | handover: one open batch, and whoever is idle takes it
  *   workers       apply a batch as one transaction, commit in batch order
