@@ -2,6 +2,14 @@
 
 #include "core/metrics.h"
 
+/* Who has a single dispatcher's role. */
+enum {
+    ROLE_DISPATCHER, /* always, but while it sleeps */
+    ROLE_FREE,
+    ROLE_READER,
+    ROLE_WANTED /* the reader has it, and the dispatcher sleeps until it is given back */
+};
+
 bool pen_dealing_init(pen_dealing *dealing, unsigned count, size_t capacity, pen_parker *reader,
                       const pen_cell *stop, uint64_t stop_at, pen_error *err)
 {
@@ -45,7 +53,15 @@ void pen_dealing_reset(pen_dealing *dealing)
     pen_cell_init(&dealing->ended, 0);
     pen_flag_init(&dealing->wants_room);
     pen_cell_init(&dealing->turn, 0);
+    pen_cell_init(&dealing->role, ROLE_DISPATCHER);
     dealing->tells_dry = false;
+    dealing->directly = NULL;
+}
+
+void pen_dealing_set_direct(pen_dealing *dealing, pen_dispatch_directly directly, void *arg)
+{
+    dealing->directly = dealing->count == 1 ? directly : NULL;
+    dealing->direct_arg = arg;
 }
 
 void pen_dealing_wake(pen_dealing *dealing)
@@ -61,8 +77,31 @@ static unsigned owner(const pen_dealing *dealing, uint64_t run)
     return (unsigned)(run % dealing->count);
 }
 
+/* Without the dispatcher, while it sleeps and has left nothing to be done: what it dispatched
+ * before is seen, and it will see what is dispatched here. */
+static bool deal_directly(pen_dealing *dealing, pen_txn *txn)
+{
+    /* [ROLE-1] acquire: all that was done in the role is seen; pairs with the release in lend_role,
+     * or that below of the time before. */
+    if (dealing->directly == NULL || !pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_READER)) {
+        return false;
+    }
+    /* Only the dispatcher can tell when the stream is dry. */
+    bool done = pen_ring_count(&dealing->rings[0]) == 0 && !dealing->tells_dry &&
+                dealing->directly(dealing->direct_arg, txn);
+    /* [ROLE-1] release: publishes all that was done in the role; pairs with the acquire in
+     * take_role, or that above the next time. */
+    if (pen_cell_exchange(&dealing->role, ROLE_FREE) == ROLE_WANTED) {
+        pen_parker_wake(&dealing->parkers[0]);
+    }
+    return done;
+}
+
 bool pen_dealing_deal(pen_dealing *dealing, pen_txn *txn)
 {
+    if (deal_directly(dealing, txn)) {
+        return true;
+    }
     unsigned to = owner(dealing, dealing->dealt / PEN_RUN);
     if (!pen_ring_push(&dealing->rings[to], txn)) {
         /* Raised, and looked at once more: see pen_flag. */
@@ -145,6 +184,37 @@ static int until_dry(const pen_dealing *dealing, uint64_t run, int64_t *dry_us)
     return now_us >= *dry_us ? 0 : (int)((*dry_us - now_us) / 1000) + 1;
 }
 
+/* A single dispatcher goes to sleep: the reader may have its role. */
+static void lend_role(pen_dealing *dealing)
+{
+    if (dealing->directly != NULL) {
+        /* [ROLE-1] release: publishes the former, the targets, the open batch; pairs with the
+         * acquire in deal_directly. */
+        pen_cell_publish(&dealing->role, ROLE_FREE);
+    }
+}
+
+/* It has slept, and takes its role back. */
+static void take_role(pen_dealing *dealing)
+{
+    while (dealing->directly != NULL) {
+        pen_parker_prepare(&dealing->parkers[0]);
+        /* [ROLE-1] acquire: sees what the reader has dispatched; pairs with the release in
+         * deal_directly. */
+        if (pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_DISPATCHER)) {
+            pen_parker_cancel(&dealing->parkers[0]);
+            return;
+        }
+        if (pen_cell_swap(&dealing->role, ROLE_READER, ROLE_WANTED) ||
+            pen_cell_read(&dealing->role) == ROLE_WANTED) {
+            (void)pen_meter_park(PEN_METRIC_DISPATCHER_BATON, &dealing->parkers[0], -1, 0,
+                                 PEN_PARK_FOREVER);
+        } else {
+            pen_parker_cancel(&dealing->parkers[0]);
+        }
+    }
+}
+
 pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run, bool wants_txn,
                            bool wants_turn, pen_txn **txn)
 {
@@ -163,8 +233,10 @@ pen_dealt pen_dealing_next(pen_dealing *dealing, unsigned number, uint64_t run, 
             pen_parker_cancel(&dealing->parkers[number]);
             return PEN_DEALT_DRY;
         }
+        lend_role(dealing);
         (void)pen_meter_park(wants_turn ? PEN_METRIC_DISPATCHER_BATON : PEN_METRIC_DISPATCHER_INPUT,
                              &dealing->parkers[number], -1, 0, timeout_ms);
+        take_role(dealing);
     }
     return what;
 }

@@ -12,7 +12,13 @@
  * Runs, and not single transactions, because the baton costs a wake of somebody who sleeps. A run
  * that is not full yet costs nobody anything: who holds the baton dispatches at once what comes.
  *
+ * One dispatcher alone needs no baton. It lends its role to the reader while it sleeps: then the
+ * reader may dispatch a transaction itself, and nobody is woken for it. What it leaves alone goes
+ * by the ring. In the ring nothing is passed: what lies there comes first.
+ *
  * A wait that could be for ever, and why it is not:
+ * - The dispatcher wakes and the reader has its role: it says that it wants it back, and is woken
+ *   when the reader, which waits for nothing meanwhile, gives it back. Both exchange, see [ROLE-1].
  * - A dispatcher waits for the baton: the runs before its own were dealt in full before a
  *   transaction of its own was, so they are in the rings of others, who dispatch them without
  *   waiting for the reader. The first one waits for nobody.
@@ -42,12 +48,18 @@
  * is held is already. */
 #define PEN_DRY_US (30 * 1000)
 
+/* Dispatches `txn`, with the dispatcher's role, without waiting for anything; false leaves it as it
+ * was. */
+typedef bool (*pen_dispatch_directly)(void *arg, pen_txn *txn);
+
 typedef struct pen_dealing {
     /* set before the threads start, then read-only */
     unsigned count; /* of dispatchers */
     pen_parker *reader;
     const pen_cell *stop;
     uint64_t stop_at;
+    pen_dispatch_directly directly; /* or NULL; see pen_dealing_set_direct */
+    void *direct_arg;
     /* each dispatcher sleeps on its own */
     pen_parker parkers[PEN_DISPATCHERS_MAX];
     pen_ring rings[PEN_DISPATCHERS_MAX];
@@ -55,8 +67,9 @@ typedef struct pen_dealing {
     PEN_ALIGNED uint64_t dealt;
     pen_cell ended;      /* 1: nothing more is dealt */
     pen_flag wants_room; /* raised by the reader: a ring is full */
-    /* who holds the baton writes */
+    /* who holds the baton writes; with one dispatcher, who has its role */
     PEN_ALIGNED pen_cell turn; /* number of the run whose transactions may be dispatched */
+    pen_cell role;             /* of a single dispatcher */
     bool tells_dry;            /* whoever has the baton is to be told when the stream is dry */
 } pen_dealing;
 
@@ -73,11 +86,15 @@ pen_txn *pen_dealing_leftover(pen_dealing *dealing);
 /* Main, between two runs of the threads, with nothing left: begins anew. */
 void pen_dealing_reset(pen_dealing *dealing);
 
+/* Main, while nothing is dealt: with one dispatcher, what it can do the reader does at times by
+ * `directly`; with several this is nothing. NULL: no more. Forgotten by pen_dealing_reset. */
+void pen_dealing_set_direct(pen_dealing *dealing, pen_dispatch_directly directly, void *arg);
+
 /* Any thread: wakes all dispatchers. */
 void pen_dealing_wake(pen_dealing *dealing);
 
-/* Reader: gives `txn` to whose run it is; false when there is no room now: the reader is woken when
- * there is. */
+/* Reader: gives `txn` to whose run it is, or dispatches it; false when there is no room now: the
+ * reader is woken when there is. */
 PEN_MUST_CHECK bool pen_dealing_deal(pen_dealing *dealing, pen_txn *txn);
 /* Reader: nothing more is dealt; may be said again. */
 void pen_dealing_end(pen_dealing *dealing);

@@ -49,37 +49,6 @@ struct pen_dispatchers {
     pen_dispatcher each[PEN_DISPATCHERS_MAX];
 };
 
-pen_dispatchers *pen_dispatchers_create(pen_stream *stream, pen_pgconn *catalog)
-{
-    pen_dispatchers *all = pen_calloc(1, sizeof(*all));
-    all->stream = stream;
-    all->count = stream->dealing.count;
-    pen_countdown_init(&all->left, all->count);
-    all->former = pen_former_create(stream->options->conflict_memory, &stream->filling.limits,
-                                    stream->resume.commit_lsn);
-    all->targets = pen_targets_create(stream, catalog);
-    for (unsigned i = 0; i < all->count; i++) {
-        all->each[i].all = all;
-        all->each[i].number = i;
-        all->each[i].run = i;
-    }
-    return all;
-}
-
-void pen_dispatchers_destroy(pen_dispatchers *all)
-{
-    if (all == NULL) {
-        return;
-    }
-    for (unsigned i = 0; i < all->count; i++) {
-        pen_key_list_deinit(&all->each[i].keys);
-        free(all->each[i].changes);
-    }
-    pen_former_destroy(all->former);
-    pen_targets_destroy(all->targets);
-    free(all);
-}
-
 /* Keys */
 
 static void note_change(pen_dispatcher *d, size_t key_count, bool after_all)
@@ -161,6 +130,9 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
         pen_meter_add(PEN_METRIC_BATCHES_HELD, !batch->held);
         batch->held = true;
         pen_handover_hold(&stream->handover, batch);
+    } else if (batch->feed == NULL && pen_filling_is_quick(&stream->filling, batch)) {
+        /* Until the batch before has committed nobody is woken for it, and others may join it. */
+        pen_handover_follow(&stream->handover, batch);
     } else {
         pen_handover_offer(&stream->handover, batch);
     }
@@ -175,28 +147,54 @@ static void let_out_held(pen_dispatchers *all)
     pen_dealing_tell_dry(&all->stream->dealing, false);
 }
 
-/* The open batch when `txn` fits in, or else the next one; NULL on a stop. */
-static pen_batch *batch_for(pen_dispatchers *all, const pen_txn *txn)
+/* The open batch when `txn` fits in, or else the next one; NULL when a full one must be taken
+ * first. */
+static pen_batch *batch_now(pen_dispatchers *all, const pen_txn *txn)
 {
     pen_handover *handover = &all->stream->handover;
     pen_batch *batch = pen_handover_take_back(handover);
     const pen_batch_limits most = pen_filling_most(&all->stream->filling);
-    if (batch != NULL &&
-        (pen_batch_is_full(batch, &most) || !pen_former_has_room(all->former, batch, txn))) {
-        pen_handover_offer(handover, batch);
-        if (!pen_handover_wait_for_room(handover)) {
-            return NULL;
-        }
-        batch = NULL;
+    if (batch == NULL) {
+        return pen_former_begin(all->former);
     }
-    return batch != NULL ? batch : pen_former_begin(all->former);
+    if (pen_batch_is_full(batch, &most) || !pen_former_has_room(all->former, batch, txn)) {
+        pen_handover_offer(handover, batch);
+        return NULL;
+    }
+    return batch;
+}
+
+/* The same, but waits for that; NULL on a stop. */
+static pen_batch *batch_for(pen_dispatchers *all, const pen_txn *txn)
+{
+    pen_batch *batch = batch_now(all, txn);
+    if (batch == NULL && pen_handover_wait_for_room(&all->stream->handover)) {
+        batch = pen_former_begin(all->former);
+    }
+    return batch;
+}
+
+/* Adds the transaction to `batch`, takes both, and lets that out. */
+static void add(pen_dispatcher *d, const prepared *it, pen_batch *batch)
+{
+    pen_dispatchers *all = d->all;
+    const pen_txn_keys keys = {.keys = d->keys.keys + it->first_key,
+                               .key_count = it->key_count,
+                               .changes = d->changes + it->first_change};
+    bool behind = it->txn->behind; /* it is the batch's from the next line on */
+    pen_former_counts before = pen_former_count(all->former);
+    pen_former_add(all->former, batch, it->txn, &keys,
+                   pen_handover_committed(&all->stream->handover));
+    pen_former_counts counts = pen_former_count(all->former);
+    pen_meter_add(PEN_METRIC_CHANGES_BOUND, counts.bound - before.bound);
+    pen_meter_add(PEN_METRIC_EVICTIONS, counts.evictions - before.evictions);
+    let_out(all, batch, behind);
 }
 
 /* Adds the transaction to the open batch, or begins the next one. Takes it. */
 static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
 {
     pen_dispatchers *all = d->all;
-    pen_handover *handover = &all->stream->handover;
     pen_batch *batch = NULL;
     if (!hash_again(d, it, err)) {
         pen_txn_release(it->txn);
@@ -219,17 +217,16 @@ static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
         }
         return ok;
     }
-    const pen_txn_keys keys = {.keys = d->keys.keys + it->first_key,
-                               .key_count = it->key_count,
-                               .changes = d->changes + it->first_change};
-    bool behind = it->txn->behind; /* it is the batch's from the next line on */
-    pen_former_counts before = pen_former_count(all->former);
-    pen_former_add(all->former, batch, it->txn, &keys, pen_handover_committed(handover));
-    pen_former_counts counts = pen_former_count(all->former);
-    pen_meter_add(PEN_METRIC_CHANGES_BOUND, counts.bound - before.bound);
-    pen_meter_add(PEN_METRIC_EVICTIONS, counts.evictions - before.evictions);
-    let_out(all, batch, behind);
+    add(d, it, batch);
     return true;
+}
+
+static void forget_prepared(pen_dispatcher *d)
+{
+    d->first = 0;
+    d->count = 0;
+    d->keys.count = 0;
+    d->change_count = 0;
 }
 
 static void dispatch_next(pen_dispatcher *d)
@@ -239,16 +236,34 @@ static void dispatch_next(pen_dispatcher *d)
         pen_stream_fail(d->all->stream, &err);
     }
     if (d->first == d->count) {
-        d->first = 0;
-        d->count = 0;
-        d->keys.count = 0;
-        d->change_count = 0;
+        forget_prepared(d);
     }
     if (++d->in_run == PEN_RUN) {
         pen_dealing_pass(&d->all->stream->dealing, d->run);
         d->run += d->all->count;
         d->in_run = 0;
     }
+}
+
+/* The reader, in the role of the only dispatcher, which sleeps and has nothing prepared: what can
+ * neither fail nor wait. */
+static bool dispatch_directly(void *arg, pen_txn *txn)
+{
+    pen_dispatchers *all = arg;
+    pen_dispatcher *d = &all->each[0];
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER && d->count == 0);
+    if (txn->feed != NULL || txn->behind) {
+        return false;
+    }
+    prepare(d, txn);
+    const prepared *it = &d->ahead[0];
+    pen_batch *batch = it->hashed ? batch_now(all, txn) : NULL;
+    if (batch != NULL) {
+        add(d, it, batch);
+        pen_meter_add(PEN_METRIC_TRANSACTIONS_DIRECT, 1);
+    }
+    forget_prepared(d);
+    return batch != NULL;
 }
 
 /* The threads */
@@ -313,6 +328,38 @@ static void run(void *arg)
         pen_txn_release(d->ahead[d->first++].txn);
     }
     pen_meter_end();
+}
+
+pen_dispatchers *pen_dispatchers_create(pen_stream *stream, pen_pgconn *catalog)
+{
+    pen_dispatchers *all = pen_calloc(1, sizeof(*all));
+    all->stream = stream;
+    all->count = stream->dealing.count;
+    pen_countdown_init(&all->left, all->count);
+    all->former = pen_former_create(stream->options->conflict_memory, &stream->filling.limits,
+                                    stream->resume.commit_lsn);
+    all->targets = pen_targets_create(stream, catalog);
+    for (unsigned i = 0; i < all->count; i++) {
+        all->each[i].all = all;
+        all->each[i].number = i;
+        all->each[i].run = i;
+    }
+    pen_dealing_set_direct(&stream->dealing, dispatch_directly, all);
+    return all;
+}
+
+void pen_dispatchers_destroy(pen_dispatchers *all)
+{
+    if (all == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < all->count; i++) {
+        pen_key_list_deinit(&all->each[i].keys);
+        free(all->each[i].changes);
+    }
+    pen_former_destroy(all->former);
+    pen_targets_destroy(all->targets);
+    free(all);
 }
 
 bool pen_dispatchers_start(pen_dispatchers *all, pen_error *err)

@@ -47,6 +47,13 @@ uint64_t pen_filling_rows_in(const pen_filling *filling, uint64_t time_us)
     return row_ns == 0 ? 0 : at_least_one(1000 * time_us / row_ns);
 }
 
+bool pen_filling_is_quick(const pen_filling *filling, const pen_batch *batch)
+{
+    uint64_t row_ns = pen_cell_read(&filling->row_ns);
+    return row_ns != 0 && batch->change_count <= PEN_FILLING_QUICK_ROWS &&
+           batch->change_count * row_ns <= 1000 * (uint64_t)PEN_FILLING_QUICK_US;
+}
+
 /* Rows that take the target as long as a batch is to take. */
 static uint64_t rows_in_time(const pen_filling *filling)
 {

@@ -22,6 +22,11 @@
 #define PEN_FILLING_FIRST_ROWS 256
 #define PEN_FILLING_LEAST_ROWS 32
 
+/* A batch that the target has done within so long, with so few changes, is not worth what it costs
+ * to bring it there before its turn: waits in between, and wakes of three threads. */
+#define PEN_FILLING_QUICK_US   1000
+#define PEN_FILLING_QUICK_ROWS 64
+
 typedef struct pen_filling {
     pen_batch_limits limits;    /* as given */
     pen_batch_limits near_fill; /* up to where one waits for more, with a target that is near */
@@ -42,6 +47,11 @@ void pen_filling_learn(pen_filling *filling, uint64_t rows, int64_t took_us, uns
 
 /* Any thread: how many rows take the target so long; 0 while nothing is known. */
 uint64_t pen_filling_rows_in(const pen_filling *filling, uint64_t time_us);
+
+/* Dispatcher: true for a batch that takes the target so little that it may begin when the one
+ * before has committed, rather than beside that: it is sent in one flight then, without a wait for
+ * its turn in between, and what comes meanwhile travels with it. False while nothing is known. */
+bool pen_filling_is_quick(const pen_filling *filling, const pen_batch *batch);
 
 /* Dispatcher: how far a batch may grow while no worker is idle. */
 pen_batch_limits pen_filling_most(const pen_filling *filling);

@@ -1,6 +1,6 @@
 /* Purpose: forms batches: which transaction joins which batch, and what each of its changes is bound
  *          to.
- * Thread:  the dispatcher that holds the baton.
+ * Thread:  the dispatcher that holds the baton, or the reader in its role.
  * Owns:    the conflict table; batches are its caller's once begun.
  * Flow:    transactions in commit order with the keys of their changes in; the same in batches,
  * with bounds, out. It knows no threads, no servers and no SQL: what the workers may do with its

@@ -9,6 +9,7 @@ void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker
     *handover = (pen_handover){
         .dispatcher = dispatcher, .worker_count = worker_count, .stop = stop, .stop_at = stop_at};
     pen_place_init(&handover->open);
+    pen_place_init(&handover->following);
     pen_cell_init(&handover->offered_all, 0);
     pen_flag_init(&handover->wants_room);
     pen_cell_init(&handover->committed, 0);
@@ -68,9 +69,15 @@ static void wake_idle(pen_handover *handover)
     }
 }
 
+static bool has_open_batch(const pen_handover *handover)
+{
+    return handover->held != NULL || !pen_place_is_empty(&handover->following) ||
+           !pen_place_is_empty(&handover->open);
+}
+
 void pen_handover_offer(pen_handover *handover, pen_batch *batch)
 {
-    PEN_ASSERT(pen_place_is_empty(&handover->open) && handover->held == NULL);
+    PEN_ASSERT(!has_open_batch(handover));
     /* [OPEN-1] release: publishes the batch and all that hangs off it; pairs with the acquire of
      * the exchange that takes it: a worker's, or the dispatcher's own when it takes it back. */
     pen_place_put(&handover->open, batch);
@@ -79,8 +86,40 @@ void pen_handover_offer(pen_handover *handover, pen_batch *batch)
 
 void pen_handover_hold(pen_handover *handover, pen_batch *batch)
 {
-    PEN_ASSERT(pen_place_is_empty(&handover->open) && handover->held == NULL);
+    PEN_ASSERT(!has_open_batch(handover));
     handover->held = batch;
+}
+
+/* Gives the batch back that was left to a commit, or NULL. Nobody holds it, so what says that it
+ * follows must not stay: the next commit would look for it while another batch is left, and that
+ * one's worker could be forgotten. */
+static pen_batch *take_following(pen_handover *handover)
+{
+    /* [OPEN-1] acquire: see pen_handover_offer. */
+    pen_batch *batch = pen_place_take(&handover->following);
+    if (batch != NULL) {
+        /* [HOLDER-1] release and acquire in one exchange: see pen_handover_wait_for_turn. */
+        (void)pen_cell_exchange(&handover->holders[batch->number % PEN_HOLDERS], 0);
+    }
+    return batch;
+}
+
+void pen_handover_follow(pen_handover *handover, pen_batch *batch)
+{
+    PEN_ASSERT(!has_open_batch(handover));
+    uint64_t number = batch->number; /* it may be a worker's soon */
+    /* [OPEN-1] release: as in pen_handover_offer; pairs with the acquire in pen_handover_commit. */
+    pen_place_put(&handover->following, batch);
+    /* [HOLDER-1] release and acquire in one exchange: whoever commits the batch before exchanges
+     * the same cell after publishing `committed`, so either it finds that a batch follows, or we
+     * find its commit below. */
+    (void)pen_cell_exchange(&handover->holders[number % PEN_HOLDERS], PEN_FOLLOWS);
+    if (pen_handover_committed(handover) >= number - 1) {
+        batch = take_following(handover);
+        if (batch != NULL) {
+            pen_handover_offer(handover, batch);
+        }
+    }
 }
 
 void pen_handover_offer_held(pen_handover *handover)
@@ -100,7 +139,8 @@ pen_batch *pen_handover_take_back(pen_handover *handover)
         return held;
     }
     /* [OPEN-1] acquire: see pen_handover_offer. */
-    return pen_place_take(&handover->open);
+    pen_batch *following = take_following(handover);
+    return following != NULL ? following : pen_place_take(&handover->open);
 }
 
 bool pen_handover_wait_for_room(pen_handover *handover)
@@ -122,7 +162,10 @@ bool pen_handover_wait_for_room(pen_handover *handover)
 
 void pen_handover_end(pen_handover *handover)
 {
-    pen_handover_offer_held(handover);
+    pen_batch *batch = pen_handover_take_back(handover);
+    if (batch != NULL) {
+        pen_handover_offer(handover, batch);
+    }
     /* [OFFERED-1] release: the last batch is in the place or gone; pairs with the acquire in
      * pen_handover_take. */
     pen_cell_publish(&handover->offered_all, 1);
@@ -156,6 +199,16 @@ static pen_batch *take_or_sleep(pen_handover *handover, unsigned number, bool *o
     return batch;
 }
 
+/* The worker has `batch`, if any. */
+static pen_batch *hold_for(pen_handover *handover, unsigned number, pen_batch *batch)
+{
+    if (batch != NULL) {
+        /* [HOLDING-1] release: pairs with the acquire in pen_handover_holding. */
+        pen_cell_publish(&handover->holding[number], batch->number);
+    }
+    return batch;
+}
+
 pen_batch *pen_handover_take(pen_handover *handover, unsigned number)
 {
     bool over = false;
@@ -170,11 +223,7 @@ pen_batch *pen_handover_take(pen_handover *handover, unsigned number)
     if (batch != NULL && pen_flag_lower(&handover->wants_room)) {
         pen_parker_wake(handover->dispatcher);
     }
-    if (batch != NULL) {
-        /* [HOLDING-1] release: pairs with the acquire in pen_handover_holding. */
-        pen_cell_publish(&handover->holding[number], batch->number);
-    }
-    return batch;
+    return hold_for(handover, number, batch);
 }
 
 pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsigned number, uint64_t batch_number,
@@ -232,7 +281,7 @@ void pen_handover_let_go(pen_handover *handover, unsigned number, uint64_t batch
     pen_parker_wake(handover->workers[number]);
 }
 
-void pen_handover_commit(pen_handover *handover, uint64_t batch_number)
+pen_batch *pen_handover_commit(pen_handover *handover, unsigned number, uint64_t batch_number)
 {
     PEN_ASSERT(pen_handover_committed(handover) == batch_number - 1);
     /* [COMMITTED-1] release: what the batch did is over; pairs with the acquire in
@@ -241,7 +290,12 @@ void pen_handover_commit(pen_handover *handover, uint64_t batch_number)
     /* [HOLDER-1] release and acquire in one exchange: see pen_handover_wait_for_turn. */
     uint64_t next = batch_number + 1;
     uint64_t holder = pen_cell_exchange(&handover->holders[next % PEN_HOLDERS], 0);
-    if (holder != 0) {
+    pen_batch *following = NULL;
+    if (holder == PEN_FOLLOWS) {
+        /* Or the dispatcher has it back. [OPEN-1] acquire: pairs with the release in
+         * pen_handover_follow. */
+        following = pen_place_take(&handover->following);
+    } else if (holder != 0) {
         pen_parker_wake(handover->workers[holder - 1]);
     }
     for (unsigned word = 0; word * 64 < handover->worker_count; word++) {
@@ -250,4 +304,5 @@ void pen_handover_commit(pen_handover *handover, uint64_t batch_number)
             pen_parker_wake(handover->workers[word * 64 + (unsigned)__builtin_ctzll(early)]);
         }
     }
+    return hold_for(handover, number, following);
 }

@@ -5,7 +5,8 @@
  * Flow:    offered batches in; each out once, to one worker; their numbers as they commit, in turn.
  *
  * There is one open batch at a time. The dispatcher offers it, and any worker may take it; or holds
- * it, and then it is out of the workers' reach and the open place is empty.
+ * it, and then it is out of the workers' reach and the open place is empty; or leaves it to whoever
+ * commits the batch before, and then no other worker is woken for it.
  *
  * A wait that could be for ever, and why it is not:
  * - A worker goes to sleep while a batch is offered: it joins the idle set and looks once more; the
@@ -21,6 +22,8 @@
  *   then offers it (apply/dealing.h); the end offers it too. The next batch begins only when it was
  *   offered and taken, so nobody waits for a batch behind it.
  * - A worker waits for its turn while the batch before commits: [HOLDER-1]. A turn does not pass.
+ * - A batch is left to whoever commits the one before, and that has committed: [HOLDER-1] as well.
+ *   Either the worker finds that a batch follows, or the dispatcher finds the commit, and offers.
  * - A worker waits for an earlier batch, and that commits: it joins the set of those and looks once
  *   more; who commits says so and then looks into the set. Of two exchanges on the set one comes
  *   first.
@@ -39,6 +42,9 @@
  * can be, so that no two live batches share a place. */
 #define PEN_HOLDERS 512
 
+/* There instead of a worker: whoever commits the batch before takes this one. */
+#define PEN_FOLLOWS (PEN_IDLE_MAX + 1)
+
 typedef struct pen_handover {
     /* set before the threads start, then read-only */
     pen_parker *dispatcher;
@@ -48,6 +54,7 @@ typedef struct pen_handover {
     uint64_t stop_at;
     /* dispatcher writes */
     PEN_ALIGNED pen_place open;
+    pen_place following;  /* the open batch while it is left to a commit; then `open` is empty */
     pen_batch *held;      /* the open batch while it is not offered; then `open` is empty */
     pen_cell offered_all; /* 1: no batch comes after the one in the open place, if any */
     pen_flag wants_room;  /* raised by the dispatcher: the open batch is full */
@@ -55,7 +62,8 @@ typedef struct pen_handover {
     PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
     PEN_ALIGNED pen_idle_set idle;
     PEN_ALIGNED pen_idle_set early; /* who waits for an earlier batch than the one before its own */
-    PEN_ALIGNED pen_cell holders[PEN_HOLDERS];  /* worker number + 1, 0: nobody yet */
+    PEN_ALIGNED pen_cell
+        holders[PEN_HOLDERS]; /* worker number + 1; 0: nobody yet; or see PEN_FOLLOWS */
     PEN_ALIGNED pen_cell holding[PEN_IDLE_MAX]; /* number of the batch that it took last */
     /* the watchdog writes */
     PEN_ALIGNED pen_cell let_go[PEN_IDLE_MAX]; /* number of a batch whose locks are in the way */
@@ -90,14 +98,17 @@ void pen_handover_offer(pen_handover *handover, pen_batch *batch);
 /* Dispatcher: keeps `batch` (takes it) from the workers until it is taken back or offered. As
  * above, there is no other open batch. */
 void pen_handover_hold(pen_handover *handover, pen_batch *batch);
+/* Dispatcher: leaves `batch` (takes it) to the worker that commits the one before, without a wake;
+ * offers it when that has committed. As above, there is no other open batch. */
+void pen_handover_follow(pen_handover *handover, pen_batch *batch);
 /* Dispatcher: offers the held batch, if any. */
 void pen_handover_offer_held(pen_handover *handover);
-/* Dispatcher: gives the open batch back, held or offered, or NULL when a worker has it or there was
- * none. */
+/* Dispatcher: gives the open batch back, however it was let out or held, or NULL when a worker has
+ * it or there was none. */
 pen_batch *pen_handover_take_back(pen_handover *handover);
 /* Dispatcher: waits until a worker has taken what was offered; false when told to stop. */
 PEN_MUST_CHECK bool pen_handover_wait_for_room(pen_handover *handover);
-/* Dispatcher, once: offers the held batch, if any; nothing more is offered. */
+/* Dispatcher, once: offers the batch that is held or left, if any; nothing more is offered. */
 void pen_handover_end(pen_handover *handover);
 
 /* Worker `number`: waits for a batch and gives it, or NULL when none will come. */
@@ -110,9 +121,11 @@ PEN_MUST_CHECK pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsig
 /* The same, but waits only until batch `bound`, an earlier one, has committed. */
 PEN_MUST_CHECK pen_turn pen_handover_wait_for_batch(pen_handover *handover, unsigned number,
                                                     uint64_t batch_number, uint64_t bound);
-/* Worker, whose turn it is: batch `batch_number` has committed; wakes who holds the next one,
- * and who waits for a batch. */
-void pen_handover_commit(pen_handover *handover, uint64_t batch_number);
+/* Worker `number`, whose turn it is: batch `batch_number` has committed; wakes who holds the next
+ * one, and who waits for a batch. Gives the next one, as pen_handover_take does, when it was left
+ * to this commit, or NULL. */
+PEN_MUST_CHECK pen_batch *pen_handover_commit(pen_handover *handover, unsigned number,
+                                              uint64_t batch_number);
 
 /* Any thread: number of the batch that worker `number` took last, 0 for none; it may have committed
  * since. */

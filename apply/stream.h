@@ -6,7 +6,7 @@
  * by way of the progress thread to the source.
  *
  *   reader        receives, decodes, builds transactions (core/pgoutput, core/assemble)
- *      | dealing: a ring for each dispatcher
+ *      | dealing: a ring for each dispatcher; a single one that sleeps lends the reader its role
  *   dispatchers   hash keys; then in turn find what each change must wait for, form batches
  *      | handover: one open batch, and whoever is idle takes it
  *   workers       apply a batch as one transaction, commit in batch order
@@ -22,6 +22,8 @@
  *   committed what it holds. The other dispatchers wait for the baton, and it has that.
  * - A batch is held to be filled and nothing comes, maybe because the reader waits for memory that
  *   this batch has: when the stream has been dry for some milliseconds it is offered as it is.
+ * - A batch is left to the commit before its own: it could not commit sooner, and the worker that
+ *   has the one before takes it then, or the run fails.
  * - A batch waits on the target for a lock of a later one, by way of somebody's request perhaps:
  *   the watchdog (apply/watchdog.h) tells the later one to let go.
  * - The reader waits for memory only while transactions that will give memory back are under way:

@@ -13,7 +13,7 @@
 
 /* A batch whose turn has come and that has at most so many changes goes out in one flight, all of
  * it guarding itself: one round trip. Above, the guards' own cost is more than the trip. */
-#define PEN_ONE_FLIGHT_CHANGES 64
+#define PEN_ONE_FLIGHT_CHANGES PEN_FILLING_QUICK_ROWS
 
 /* With fewer changes there is nothing to be planned. */
 #define PEN_PLANNED_CHANGES 8

@@ -241,14 +241,15 @@ void pen_worker_applied(pen_worker *worker, const pen_txn *txn, uint64_t change_
     worker->previous_commit_lsn = txn->commit_lsn;
 }
 
-/* After the commit: the next one's turn comes first, bookkeeping after. */
-static void finish_batch(pen_worker *worker, pen_batch *batch)
+/* After the commit: the next one's turn comes first, bookkeeping after. Gives the next batch when
+ * that was left to this commit. */
+static pen_batch *finish_batch(pen_worker *worker, pen_batch *batch)
 {
     pen_stream *stream = worker->stream;
     PEN_KILL_POINT("worker-committed");
     /* [APPLIED-1] release: pairs with the acquire in the reader and the progress thread. */
     pen_cell_publish(&stream->applied_lsn, batch->last->end_lsn);
-    pen_handover_commit(&stream->handover, batch->number);
+    pen_batch *next = pen_handover_commit(&stream->handover, worker->number, batch->number);
     PEN_KILL_POINT("worker-handed-over");
     pen_pgtime now = pen_pgtime_now();
     for (const pen_txn *txn = worker->next_txn; txn != NULL; txn = txn->next) {
@@ -261,14 +262,16 @@ static void finish_batch(pen_worker *worker, pen_batch *batch)
     pen_meter_record(PEN_DISTRIBUTION_BATCH_TRANSACTIONS, (int64_t)batch->txn_count);
     pen_meter_record(PEN_DISTRIBUTION_BATCH_CHANGES, (int64_t)batch->change_count);
     pen_batch_destroy(batch);
+    return next;
 }
 
 /* After it was rolled back, because its large transaction does not come whole: the others go on as
  * if it had been empty. */
-static void drop_batch(pen_worker *worker, pen_batch *batch)
+static pen_batch *drop_batch(pen_worker *worker, pen_batch *batch)
 {
-    pen_handover_commit(&worker->stream->handover, batch->number);
+    pen_batch *next = pen_handover_commit(&worker->stream->handover, worker->number, batch->number);
     pen_batch_destroy(batch);
+    return next;
 }
 
 /* Brings the batch to the target, whatever it takes; *discarded: it is not to be brought. False
@@ -301,8 +304,10 @@ void pen_worker_run(void *arg)
     pen_stream *stream = worker->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
     pen_meter_begin(pen_stream_worker_meter(stream, worker->number), PEN_METRIC_WORKER_TIME);
+    pen_batch *next = NULL;
     for (;;) {
-        pen_batch *batch = pen_handover_take(&stream->handover, worker->number);
+        pen_batch *batch =
+            next != NULL ? next : pen_handover_take(&stream->handover, worker->number);
         if (batch == NULL) {
             break;
         }
@@ -315,11 +320,7 @@ void pen_worker_run(void *arg)
             pen_batch_destroy(batch);
             break;
         }
-        if (discarded) {
-            drop_batch(worker, batch);
-        } else {
-            finish_batch(worker, batch);
-        }
+        next = discarded ? drop_batch(worker, batch) : finish_batch(worker, batch);
         pen_meter_put();
     }
     pen_meter_put();

@@ -89,7 +89,8 @@ static void take(dispatching *it)
     pen_batch *batch = pen_handover_take(&it->handover, 0);
     pen_batch **place = &it->taken[batch->number % WORKERS];
     if (*place != NULL) {
-        pen_handover_commit(&it->handover, (*place)->number);
+        pen_batch *following = pen_handover_commit(&it->handover, 0, (*place)->number);
+        PEN_ASSERT(following == NULL);
         pen_batch_destroy(*place);
     }
     *place = batch;

@@ -1,8 +1,8 @@
 /* The baton without servers: one thread plays the reader, several play dispatchers. Each
  * transaction is dispatched once, all in commit order, by one dispatcher at a time, who sees what
- * the one before did; and nobody waits for ever, which a watchdog would show. Delays come between
- * any two steps of the protocol, because this file compiles it with them: the source is the
- * product's own. */
+ * the one before did; the same where a single one lends its role to the reader; and nobody waits
+ * for ever, which a watchdog would show. Delays come between any two steps of the protocol, because
+ * this file compiles it with them: the source is the product's own. */
 #include "apply/dealing.h"
 #include "core/metrics.h"
 #include "tests/race/chance.h"
@@ -17,14 +17,16 @@ static int delay(void)
     return delay_by_chance(8, 128, 60);
 }
 
-#define pen_cell_read(cell)           (delay(), pen_cell_read(cell))
-#define pen_cell_publish(cell, value) (delay(), pen_cell_publish(cell, value))
-#define pen_flag_raise(flag)          (delay(), pen_flag_raise(flag))
-#define pen_flag_lower(flag)          (delay(), pen_flag_lower(flag))
-#define pen_ring_push(ring, item)     (delay(), pen_ring_push(ring, item))
-#define pen_ring_pop(ring)            (delay(), pen_ring_pop(ring))
-#define pen_parker_prepare(parker)    (delay(), pen_parker_prepare(parker))
-#define pen_parker_wake(parker)       (delay(), pen_parker_wake(parker))
+#define pen_cell_read(cell)            (delay(), pen_cell_read(cell))
+#define pen_cell_publish(cell, value)  (delay(), pen_cell_publish(cell, value))
+#define pen_cell_exchange(cell, value) (delay(), pen_cell_exchange(cell, value))
+#define pen_cell_swap(cell, from, to)  (delay(), pen_cell_swap(cell, from, to))
+#define pen_flag_raise(flag)           (delay(), pen_flag_raise(flag))
+#define pen_flag_lower(flag)           (delay(), pen_flag_lower(flag))
+#define pen_ring_push(ring, item)      (delay(), pen_ring_push(ring, item))
+#define pen_ring_pop(ring)             (delay(), pen_ring_pop(ring))
+#define pen_parker_prepare(parker)     (delay(), pen_parker_prepare(parker))
+#define pen_parker_wake(parker)        (delay(), pen_parker_wake(parker))
 #define pen_meter_park(wait, parker, fd, events, timeout_ms)                                       \
     (delay(), pen_meter_park(wait, parker, fd, events, timeout_ms))
 
@@ -63,7 +65,8 @@ static uint64_t dispatched; /* who holds the baton */
 static uint64_t held;       /* the same: the newest of them are held, so many */
 static pen_cell shown;      /* those that are not held, for the quiet reader */
 static pen_counter wrong;
-static uint64_t full; /* the reader waited for room */
+static uint64_t full;   /* the reader waited for room */
+static uint64_t direct; /* the reader dispatched itself */
 
 static void complain(const char *what, uint64_t number)
 {
@@ -75,6 +78,20 @@ static bool reader_waits(uint64_t number)
 {
     bool quiet = mode == SOURCE_QUIET || (mode == SOURCE_BURSTS && number / 50 % 3 == 0);
     return quiet && pen_cell_read(&shown) < number;
+}
+
+static void dispatch(const pen_txn *txn);
+
+/* As apply/dispatcher.c does it: some are left to the dispatcher. */
+static bool dispatch_directly(void *arg, pen_txn *txn)
+{
+    if (arg != &direct || next_random() % 4 == 0) {
+        return false;
+    }
+    taken[txn->commit_lsn - 1]++;
+    dispatch(txn);
+    direct++;
+    return true;
 }
 
 /* As apply/intake.c does it. */
@@ -115,6 +132,14 @@ static void dispatch(const pen_txn *txn)
     }
     delay();
     dispatched = txn->commit_lsn;
+    if (pen_thread_role() == PEN_ROLE_READER) {
+        /* It must not hold: there is nobody who would be told that it is dry. */
+        if (held > 0 || dealing.tells_dry) {
+            complain("dispatched by the reader behind what is held", dispatched);
+        }
+        pen_cell_publish(&shown, dispatched);
+        return;
+    }
     /* Now and then, and always when the baton goes on. */
     bool hold = next_random() % 64 == 0 || dispatched % PEN_RUN == 0;
     held = hold ? held + 1 : 0;
@@ -211,6 +236,7 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
     dispatched = 0;
     held = 0;
     full = 0;
+    direct = 0;
     memset(taken, 0, sizeof(taken));
     memset(dispatchers, 0, sizeof(dispatchers));
     memset(&dealing, 0, sizeof(dealing));
@@ -219,6 +245,10 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
     if (!pen_parker_init(&reader, &err) ||
         !pen_dealing_init(&dealing, count, capacity, &reader, &stop, 1, &err)) {
         goto fail;
+    }
+    /* With several it must be nothing. */
+    if (seed % 2 == 0 || count > 1) {
+        pen_dealing_set_direct(&dealing, dispatch_directly, &direct);
     }
     for (unsigned i = 0; i < count; i++) {
         dispatchers[i].number = i;
@@ -241,12 +271,17 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
         dry += dispatchers[i].dry;
     }
     check();
+    bool was_direct = dealing.directly != NULL;
     pen_dealing_deinit(&dealing);
     pen_parker_deinit(&reader);
     if (total == TXNS) {
         printf("%d, %u dispatchers, rings of %zu: %lu runs, %lu ahead of their turn, %lu waits for "
-               "room, %lu times dry\n",
-               (int)which, count, capacity, runs, ahead, full, dry);
+               "room, %lu times dry, %lu by the reader\n",
+               (int)which, count, capacity, runs, ahead, full, dry, direct);
+        bool quiet = was_direct && (mode == SOURCE_QUIET || mode == SOURCE_BURSTS);
+        if ((quiet && direct < total / 20) || (!was_direct && direct > 0)) {
+            complain("by the reader: too few, or more than may be", direct);
+        }
         if (which == SOURCE_QUIET && dry == 0) {
             complain("and nobody was ever told that it is dry", total);
         }

@@ -42,6 +42,7 @@ typedef enum source {
     SOURCE_BUSY,   /* batches fill while workers are busy */
     SOURCE_QUIET,  /* a batch a transaction, and nothing more until somebody has taken it */
     SOURCE_BEHIND, /* batches are held to be filled, mostly, until now and then it is dry */
+    SOURCE_QUICK,  /* batches are left to the commit before, mostly */
     SOURCE_ABORTED /* everybody is told to stop half-way */
 } source;
 
@@ -51,6 +52,7 @@ typedef struct worker {
     pen_thread thread;
     uint64_t batches;
     uint64_t waits; /* for its turn */
+    uint64_t followed;
     uint64_t let_go;
 } worker;
 
@@ -101,6 +103,11 @@ static pen_txn *make_txn(pen_lsn commit_lsn)
 static void let_out(pen_batch *batch)
 {
     uint64_t draw = next_random();
+    bool quick = mode == SOURCE_QUICK || (mode == SOURCE_ABORTED && draw / 128 % 2 == 0);
+    if (quick && draw / 256 % 8 != 0) {
+        pen_handover_follow(&handover, batch);
+        return;
+    }
     bool behind = mode == SOURCE_BEHIND || (mode == SOURCE_ABORTED && draw % 2 == 0);
     if (!behind || draw / 2 % 8 == 0 || batch->txn_count == limits.transactions) {
         pen_handover_offer(&handover, batch);
@@ -155,8 +162,8 @@ static void dispatch_all(void *arg)
     pen_arena_deinit(&arena);
 }
 
-/* Applies and commits `batch`; false when told to stop. */
-static bool apply(worker *self, const pen_batch *batch)
+/* Applies and commits `batch`, and gives the one that follows, if any; false when told to stop. */
+static bool apply(worker *self, const pen_batch *batch, pen_batch **next)
 {
     uint64_t number = batch->number;
     uint64_t committed = pen_handover_committed(&handover);
@@ -200,7 +207,8 @@ static bool apply(worker *self, const pen_batch *batch)
     }
     newest = number;
     last_of[number] = batch->last->commit_lsn;
-    pen_handover_commit(&handover, number);
+    *next = pen_handover_commit(&handover, self->number, number);
+    self->followed += *next != NULL;
     return true;
 }
 
@@ -223,11 +231,14 @@ static void work(void *arg)
     worker *self = arg;
     random_state = 7 * (self->number + 1);
     pen_batch *batch;
+    pen_batch *next = NULL;
     bool going = true;
-    while (going && (batch = pen_handover_take(&handover, self->number)) != NULL) {
+    while (going &&
+           (batch = next != NULL ? next : pen_handover_take(&handover, self->number)) != NULL) {
+        next = NULL;
         pen_cell_publish(&taken[batch->number], 1);
         self->batches++;
-        going = apply(self, batch);
+        going = apply(self, batch, &next);
         pen_batch_destroy(batch);
     }
 }
@@ -313,10 +324,12 @@ static bool run(source which, unsigned count, uint64_t seed)
     pen_thread_join(&thread);
     uint64_t waits = 0;
     uint64_t let_go = 0;
+    uint64_t followed = 0;
     for (unsigned i = 0; i < count; i++) {
         pen_thread_join(&workers[i].thread);
         waits += workers[i].waits;
         let_go += workers[i].let_go;
+        followed += workers[i].followed;
     }
     pen_cell_publish(&over, 1);
     pen_thread_join(&watchdog);
@@ -325,13 +338,17 @@ static bool run(source which, unsigned count, uint64_t seed)
     }
     pen_parker_deinit(&dispatcher);
     check();
-    printf(
-        "%s, %u workers: %lu batches, %lu waits for a turn, %lu let go, %lu for room, %lu held\n",
-        which == SOURCE_BUSY     ? "busy"
-        : which == SOURCE_QUIET  ? "quiet"
-        : which == SOURCE_BEHIND ? "behind"
-                                 : "aborted",
-        count, newest, waits, let_go, rooms, holds);
+    if (mode == SOURCE_QUICK && followed == 0) {
+        complain("and no other batch followed a commit", newest);
+    }
+    printf("%s, %u workers: %lu batches, %lu waits for a turn, %lu let go, %lu for room, %lu held, "
+           "%lu followed\n",
+           which == SOURCE_BUSY     ? "busy"
+           : which == SOURCE_QUIET  ? "quiet"
+           : which == SOURCE_BEHIND ? "behind"
+           : which == SOURCE_QUICK  ? "quick"
+                                    : "aborted",
+           count, newest, waits, let_go, rooms, holds, followed);
     return pen_counter_get(&wrong) == 0 && newest > 1;
 fail:
     fprintf(stderr, "%s\n", err.text);
@@ -346,6 +363,7 @@ static bool race(uint64_t first_seed)
         right = run(SOURCE_BUSY, counts[i], first_seed + 20 + i) && right;
         right = run(SOURCE_QUIET, counts[i], first_seed + 40 + i) && right;
         right = run(SOURCE_BEHIND, counts[i], first_seed + 50 + i) && right;
+        right = run(SOURCE_QUICK, counts[i], first_seed + 80 + i) && right;
     }
     for (uint64_t round = 0; round < 20; round++) {
         right = run(SOURCE_ABORTED, counts[round % PEN_COUNTOF(counts)], first_seed + 60 + round) &&

@@ -56,6 +56,29 @@ Test(filling, a_slow_target_gets_batches_of_some_tenths_of_a_second)
     cr_assert_eq(settles_at(1000000, 100), PEN_FILLING_LEAST_ROWS);
 }
 
+Test(filling, a_small_batch_of_fast_rows_is_quick)
+{
+    pen_filling filling = make();
+    pen_batch batch = {.change_count = 1};
+    cr_assert_not(pen_filling_is_quick(&filling, &batch)); /* nothing is known yet */
+    pen_filling_learn(&filling, 100, 100 * 20 + 2 * 10000, 2, 10000);
+    cr_assert(pen_filling_is_quick(&filling, &batch)); /* however far away */
+    batch.change_count = PEN_FILLING_QUICK_US / 20 - 1;
+    cr_assert(pen_filling_is_quick(&filling, &batch));
+    batch.change_count = PEN_FILLING_QUICK_US / 20 + 1;
+    cr_assert_not(pen_filling_is_quick(&filling, &batch));
+    filling = make();
+    pen_filling_learn(&filling, 100, 100, 1, 0);
+    batch.change_count = PEN_FILLING_QUICK_ROWS;
+    cr_assert(pen_filling_is_quick(&filling, &batch));
+    batch.change_count++;
+    cr_assert_not(pen_filling_is_quick(&filling, &batch));
+    filling = make();
+    pen_filling_learn(&filling, 1, 2 * (int64_t)PEN_FILLING_QUICK_US, 1, 0);
+    batch.change_count = 1;
+    cr_assert_not(pen_filling_is_quick(&filling, &batch));
+}
+
 Test(filling, the_way_to_the_target_is_not_taken_for_its_rows)
 {
     cr_assert_eq(settles_at(4, 150 * 1000), limits.rows);

@@ -373,7 +373,123 @@ Test(handover, room_is_seen_however_late_the_takers_say_so)
 
 static void commit_next(void)
 {
-    pen_handover_commit(&handover, pen_handover_committed(&handover) + 1);
+    cr_assert_null(pen_handover_commit(&handover, 1, pen_handover_committed(&handover) + 1));
+}
+
+static pen_batch *got; /* by a commit */
+
+static void commit_and_get(void)
+{
+    pen_batch *batch = pen_handover_commit(&handover, 1, pen_handover_committed(&handover) + 1);
+    got = batch != NULL ? batch : got;
+}
+
+static void follow_next(void)
+{
+    pen_handover_follow(&handover, &batches[next_offered++]);
+}
+
+/* As when a transaction is added to the open batch: another batch when that was taken. */
+static void follow_what_is_open(void)
+{
+    take_back();
+    follow_next();
+}
+
+/* Batch 2 was left to the commit of batch 1: it is whoever's that commits, or else lies where
+ * worker 0 finds it, who sleeps and was woken. */
+static void check_followed(uint64_t newest)
+{
+    bool lies = !pen_place_is_empty(&handover.open);
+    cr_assert_not(slept_for_ever);
+    cr_assert(got != NULL || lies, "nobody has it: events at %u %u", places[0], places[1]);
+    cr_assert_not(lies && !was_woken(&parkers[0]), "nobody was woken: events at %u %u", places[0],
+                  places[1]);
+    cr_assert(got == NULL || got->number == 2);
+    cr_assert_eq(got != NULL, pen_handover_holding(&handover, 1) == 2);
+    /* What comes behind a batch that was taken waits for that one's commit. */
+    bool follows = !pen_place_is_empty(&handover.following);
+    cr_assert_eq(follows, got != NULL && newest == 3);
+    cr_assert_neq(lies, got != NULL);
+    if (follows) {
+        commit_and_get();
+        cr_assert_eq(got->number, 3);
+        cr_assert(pen_place_is_empty(&handover.following));
+    }
+}
+
+static void begin_with_sleeper(void)
+{
+    begin();
+    got = NULL;
+    next_offered = 2;
+    pen_parker_prepare(&parkers[0]);
+    pen_idle_add(&handover.idle, 0);
+}
+
+Test(handover, a_batch_that_follows_at_any_moment_is_taken)
+{
+    void (*const script[])(void) = {commit_and_get};
+    set_events(1, script);
+    size_t got_count = 0;
+    size_t cases = 0;
+    do {
+        begin_with_sleeper();
+        follow_next();
+        while (next_event < event_count) {
+            play();
+        }
+        check_followed(2);
+        got_count += got != NULL;
+        cases++;
+    } while (next_places());
+    cr_assert(got_count > 0 && got_count < cases, "%zu of %zu", got_count, cases);
+}
+
+Test(handover, a_commit_meets_a_batch_that_follows_or_is_taken_back)
+{
+    void (*const script[])(void) = {follow_next, follow_what_is_open};
+    set_events(2, script);
+    size_t got_count = 0;
+    size_t cases = 0;
+    do {
+        begin_with_sleeper();
+        commit_and_get();
+        while (next_event < event_count) {
+            play();
+        }
+        check_followed(next_offered - 1);
+        got_count += got != NULL;
+        cases++;
+    } while (next_places());
+    cr_assert(got_count > 0 && got_count < cases, "%zu of %zu", got_count, cases);
+}
+
+Test(handover, a_batch_that_follows_is_out_of_reach_but_not_lost)
+{
+    begin();
+    playing = true;
+    cr_assert_null(pen_handover_commit(&handover, 0, 1));
+    pen_handover_follow(&handover, &batches[3]);
+    cr_assert(pen_place_is_empty(&handover.open));
+    cr_assert_eq(pen_handover_take_back(&handover), &batches[3]);
+    cr_assert_null(pen_handover_take_back(&handover));
+    pen_handover_follow(&handover, &batches[3]);
+    cr_assert_eq(pen_handover_leftover(&handover), &batches[3]);
+    /* Taken back to be offered, it is forgotten as one that follows: the commit before it must not
+     * look for it, because by then that may be the next one. */
+    pen_handover_follow(&handover, &batches[3]);
+    pen_handover_offer(&handover, pen_handover_take_back(&handover));
+    cr_assert_eq(pen_handover_take(&handover, 1), &batches[3]);
+    pen_handover_follow(&handover, &batches[4]);
+    cr_assert_null(pen_handover_commit(&handover, 0, 2));
+    cr_assert_eq(pen_handover_commit(&handover, 1, 3), &batches[4]);
+    /* The end does not wait for the commit. */
+    pen_handover_follow(&handover, &batches[5]);
+    pen_handover_end(&handover);
+    cr_assert_eq(pen_handover_take(&handover, 1), &batches[5]);
+    cr_assert_null(pen_handover_commit(&handover, 0, 4));
+    cr_assert_null(pen_handover_take(&handover, 0));
 }
 
 Test(handover, the_turn_comes_whenever_the_others_commit)
@@ -503,7 +619,7 @@ Test(handover, holders_share_a_place_only_when_far_apart)
         /* Now this one has waited for its turn, now that one; the next to wait is found. */
         unsigned holder = (unsigned)(number % 2);
         cr_assert_eq(pen_handover_wait_for_turn(&handover, holder, number, true), PEN_TURN_COME);
-        pen_handover_commit(&handover, number);
+        cr_assert_null(pen_handover_commit(&handover, holder, number));
     }
     cr_assert_eq(pen_handover_committed(&handover), 3 * PEN_HOLDERS);
 }
