@@ -258,7 +258,7 @@ bool pen_migration_may_stream(pen_pgconn *target, const char *name, pen_error *e
     const char *const values[] = {name};
     pen_pgresult *res = NULL;
     bool has = false;
-    if (!has_tables(target, &has, err)) {
+    if (!has_table(target, "penstock.migration", &has, err)) {
         return false;
     }
     if (!has) {
