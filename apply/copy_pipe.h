@@ -8,7 +8,6 @@
 
 #include "apply/copy_plan.h"
 #include "core/text.h"
-#include "core/text.h"
 
 #define PEN_COPY_BUFFER ((size_t)256 << 10)
 
