@@ -114,6 +114,7 @@ static void dispatch(const pen_txn *txn)
         complain("dispatched out of order", txn->commit_lsn);
     }
     delay();
+    pen_counter_add(&steps, 1);
     dispatched = txn->commit_lsn;
     /* Now and then, and always when the baton goes on. */
     bool hold = next_random() % 64 == 0 || dispatched % PEN_RUN == 0;
@@ -204,7 +205,6 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
 {
     pen_error err;
     pen_thread thread = {.started = false};
-    watch_over_run();
     mode = which;
     total = length;
     run_seed = seed;
@@ -286,6 +286,7 @@ static bool race(uint64_t first_seed)
 int main(void)
 {
     bool right = true;
+    begin_watchdog();
     for (uint64_t i = 0; i < races(); i++) {
         right = race(10000 * i) && right;
     }
