@@ -131,6 +131,7 @@ static void dispatch(const pen_txn *txn)
         complain("dispatched out of order", txn->commit_lsn);
     }
     delay();
+    pen_counter_add(&steps, 1);
     dispatched = txn->commit_lsn;
     if (pen_thread_role() == PEN_ROLE_READER) {
         /* It must not hold: there is nobody who would be told that it is dry. */
@@ -229,7 +230,6 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
 {
     pen_error err;
     pen_thread thread = {.started = false};
-    watch_over_run();
     mode = which;
     total = length;
     run_seed = seed;
@@ -321,6 +321,7 @@ static bool race(uint64_t first_seed)
 int main(void)
 {
     bool right = true;
+    begin_watchdog();
     for (uint64_t i = 0; i < races(); i++) {
         right = race(10000 * i) && right;
     }

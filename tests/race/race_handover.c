@@ -205,6 +205,7 @@ static bool apply(worker *self, const pen_batch *batch, pen_batch **next)
     if (newest != number - 1 || last_of[number - 1] != batch->previous_commit_lsn) {
         complain("commits out of turn", number);
     }
+    pen_counter_add(&steps, 1);
     newest = number;
     last_of[number] = batch->last->commit_lsn;
     *next = pen_handover_commit(&handover, self->number, number);
@@ -302,7 +303,6 @@ static bool run(source which, unsigned count, uint64_t seed)
     pen_error err;
     pen_thread thread = {.started = false};
     pen_thread watchdog = {.started = false};
-    watch_over_run();
     mode = which;
     worker_count = count;
     if (!set_up(&err)) {
@@ -375,6 +375,7 @@ static bool race(uint64_t first_seed)
 int main(void)
 {
     bool right = true;
+    begin_watchdog();
     for (uint64_t i = 0; i < races(); i++) {
         right = race(10000 * i) && right;
     }

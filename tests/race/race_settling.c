@@ -251,6 +251,7 @@ static void take_all(void *arg)
     (void)arg;
     for (pen_batch *batch; (batch = pen_handover_take(&stream->handover, 0)) != NULL; next++) {
         unsigned change = 0;
+        pen_counter_add(&steps, 1);
         if (batch->number != next || batch->first->commit_lsn != next || batch->txn_count != 1) {
             complain("is not the batch that is next", (unsigned)next, 0);
         }
@@ -280,7 +281,6 @@ static void run_past(unsigned dispatchers, uint64_t seed, bounds *out)
                                  .batch_rows = 1000,
                                  .batch_bytes = (uint64_t)1 << 30,
                                  .batch_transactions = 1};
-    watch_over_run();
     chance_seed = seed;
     make_versions();
     given = out;
@@ -362,6 +362,7 @@ int main(void)
     static const unsigned counts[] = {2, 3, 7, PEN_DISPATCHERS_MAX};
     static bounds one;
     static bounds several;
+    begin_watchdog();
     pen_log_init(PEN_LOG_TEXT, PEN_LOG_ERROR);
     /* The long ones show what goes on for a while, the short ones the moment when a barrier comes.
      */
