@@ -192,12 +192,14 @@ static pen_batch *batch_for(pen_dispatchers *all, const pen_txn *txn)
     return batch != NULL ? batch : pen_former_begin(all->former);
 }
 
-/* Adds the transaction to the open batch, or begins the next one. Takes it. */
-static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
+/* Adds the transaction to the open batch, or begins the next one. Takes it. *until: the newest
+ * batch that has nothing of it, where it fails. */
+static bool dispatch(pen_dispatcher *d, prepared *it, uint64_t *until, pen_error *err)
 {
     pen_dispatchers *all = d->all;
     pen_handover *handover = &all->stream->handover;
     pen_batch *batch = NULL;
+    *until = pen_former_newest(all->former);
     if (!hash_again(d, it, err)) {
         pen_txn_release(it->txn);
         return false;
@@ -227,11 +229,23 @@ static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
     return true;
 }
 
+/* The target must be made fit for this transaction, of which it lacks a table or a column. What
+ * comes before it goes to the target as that is now: once it is changed, by another name for a
+ * table for one, it may not take that any more. */
+static void fail(pen_dispatchers *all, uint64_t until, const pen_error *err)
+{
+    if (err->kind == PEN_ERROR_FATAL) {
+        pen_handover_finish(&all->stream->handover, until);
+    }
+    pen_stream_fail(all->stream, err);
+}
+
 static void dispatch_next(pen_dispatcher *d)
 {
     pen_error err;
-    if (!dispatch(d, &d->ahead[d->first++], &err)) {
-        pen_stream_fail(d->all->stream, &err);
+    uint64_t until = 0;
+    if (!dispatch(d, &d->ahead[d->first++], &until, &err)) {
+        fail(d->all, until, &err);
     }
     if (d->first == d->count) {
         d->first = 0;

@@ -585,8 +585,10 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         return false;
     }
     has_publication |= may_create;
-    if (has_publication && (!pen_publication_check(source, options, err) ||
-                            !pen_preflight_tables(options->publication, source, target, err))) {
+    if (has_publication &&
+        (!pen_publication_check(source, options, err) ||
+         !(progress.exists ? pen_preflight_resumed(options->publication, source, target, err)
+                           : pen_preflight_tables(options->publication, source, target, err)))) {
         return false;
     }
     return progress.exists
