@@ -165,7 +165,8 @@ static bool read_table(pen_pgconn *conn, pen_target *target, const char *firing,
         *result = PEN_RESOLVE_MISSING;
         return pen_error_set(err, PEN_ERROR_FATAL,
                              "target: the table %s.%s is missing; create it there as it is on the "
-                             "source and start again, nothing is lost",
+                             "source (or, if the source renamed a table, rename it there: an empty "
+                             "one would lack its rows) and start again, nothing is lost",
                              schema, name);
     }
     char kind = pen_pgresult_named(*table, 0, "relkind")[0];

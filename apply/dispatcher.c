@@ -191,11 +191,13 @@ static void add(pen_dispatcher *d, const prepared *it, pen_batch *batch)
     let_out(all, batch, behind);
 }
 
-/* Adds the transaction to the open batch, or begins the next one. Takes it. */
-static bool dispatch(pen_dispatcher *d, prepared *it, pen_error *err)
+/* Adds the transaction to the open batch, or begins the next one. Takes it. *until: the newest
+ * batch that has nothing of it, where it fails. */
+static bool dispatch(pen_dispatcher *d, prepared *it, uint64_t *until, pen_error *err)
 {
     pen_dispatchers *all = d->all;
     pen_batch *batch = NULL;
+    *until = pen_former_newest(all->former);
     if (!hash_again(d, it, err)) {
         pen_txn_release(it->txn);
         return false;
@@ -229,11 +231,23 @@ static void forget_prepared(pen_dispatcher *d)
     d->change_count = 0;
 }
 
+/* The target must be made fit for this transaction, of which it lacks a table or a column. What
+ * comes before it goes to the target as that is now: once it is changed, by another name for a
+ * table for one, it may not take that any more. */
+static void fail(pen_dispatchers *all, uint64_t until, const pen_error *err)
+{
+    if (err->kind == PEN_ERROR_FATAL) {
+        pen_handover_finish(&all->stream->handover, until);
+    }
+    pen_stream_fail(all->stream, err);
+}
+
 static void dispatch_next(pen_dispatcher *d)
 {
     pen_error err;
-    if (!dispatch(d, &d->ahead[d->first++], &err)) {
-        pen_stream_fail(d->all->stream, &err);
+    uint64_t until = 0;
+    if (!dispatch(d, &d->ahead[d->first++], &until, &err)) {
+        fail(d->all, until, &err);
     }
     if (d->first == d->count) {
         forget_prepared(d);

@@ -106,3 +106,8 @@ pen_former_counts pen_former_count(const pen_former *former)
                                .bound = former->bound_count,
                                .evictions = pen_conflict_evictions(former->conflicts)};
 }
+
+uint64_t pen_former_newest(const pen_former *former)
+{
+    return former->newest;
+}

@@ -55,6 +55,9 @@ typedef struct pen_former_counts {
     uint64_t evictions;
 } pen_former_counts;
 
+/* Number of the newest batch, 0 before the first. */
+uint64_t pen_former_newest(const pen_former *former);
+
 pen_former_counts pen_former_count(const pen_former *former);
 
 #endif

@@ -2,6 +2,9 @@
 
 #include "core/metrics.h"
 
+/* Between two looks at what has committed. */
+#define FINISH_LOOK_MS 10
+
 void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker *dispatcher,
                        const pen_cell *stop, uint64_t stop_at)
 {
@@ -157,6 +160,21 @@ bool pen_handover_wait_for_room(pen_handover *handover)
         }
         (void)pen_meter_park(PEN_METRIC_DISPATCHER_ROOM, handover->dispatcher, -1, 0,
                              PEN_PARK_FOREVER);
+    }
+}
+
+void pen_handover_finish(pen_handover *handover, uint64_t number)
+{
+    pen_handover_offer_held(handover);
+    for (;;) {
+        pen_parker_prepare(handover->dispatcher);
+        if (pen_handover_committed(handover) >= number || stopped(handover)) {
+            pen_parker_cancel(handover->dispatcher);
+            return;
+        }
+        /* Nobody wakes a dispatcher for a commit. */
+        (void)pen_meter_park(PEN_METRIC_DISPATCHER_ROOM, handover->dispatcher, -1, 0,
+                             FINISH_LOOK_MS);
     }
 }
 

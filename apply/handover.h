@@ -108,6 +108,9 @@ void pen_handover_offer_held(pen_handover *handover);
 pen_batch *pen_handover_take_back(pen_handover *handover);
 /* Dispatcher: waits until a worker has taken what was offered; false when told to stop. */
 PEN_MUST_CHECK bool pen_handover_wait_for_room(pen_handover *handover);
+/* Dispatcher: before an error ends all, waits until batch `number` has committed, and with it all
+ * that came before the error, or until told to stop. Offers the held batch, if any. */
+void pen_handover_finish(pen_handover *handover, uint64_t number);
 /* Dispatcher, once: offers the batch that is held or left, if any; nothing more is offered. */
 void pen_handover_end(pen_handover *handover);
 

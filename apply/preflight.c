@@ -1,5 +1,7 @@
 #include "apply/preflight.h"
 
+#include "core/log.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +55,8 @@ static bool describe_missing(const pen_pgresult *res, pen_error *err)
     if (pen_pgresult_named(res, 0, "no_table")[0] == 't') {
         return pen_error_set(err, PEN_ERROR_FATAL,
                              "target: the table %s.%s is missing; create it there as it is on the "
-                             "source and start again, nothing is lost",
+                             "source (or, if the source renamed a table, rename it there: an empty "
+                             "one would lack its rows) and start again, nothing is lost",
                              schema, table);
     }
     bool computed = pen_pgresult_named(res, 0, "computed")[0] == 't';
@@ -67,8 +70,9 @@ static bool describe_missing(const pen_pgresult *res, pen_error *err)
                  : "");
 }
 
+/* *missing_any: false for another reason than that something is. */
 static bool check(const char *publication, const char *schema, const char *table,
-                  pen_pgconn *source, pen_pgconn *target, pen_error *err)
+                  pen_pgconn *source, pen_pgconn *target, bool *missing_any, pen_error *err)
 {
     /* From PostgreSQL 15 on the view lists the columns; before, all but generated ones are
      * published. */
@@ -77,6 +81,7 @@ static bool check(const char *publication, const char *schema, const char *table
     pen_pgresult *wanted = NULL;
     pen_pgresult *missing = NULL;
     const char *const params[] = {publication, schema, table};
+    *missing_any = false;
     snprintf(query, sizeof(query), WANTED_FORMAT,
              lists ? "a.attname = ANY (p.attnames)" : "a.attgenerated = ''");
     if (!pen_pgconn_exec(source, "list the published columns", query, 3, params, &wanted, err)) {
@@ -88,7 +93,8 @@ static bool check(const char *publication, const char *schema, const char *table
     }
     bool ok = pen_pgconn_exec(target, "look for the published columns", missing_sql,
                               PEN_COUNTOF(arrays), arrays, &missing, err);
-    if (ok && pen_pgresult_rows(missing) > 0) {
+    *missing_any = ok && pen_pgresult_rows(missing) > 0;
+    if (*missing_any) {
         ok = describe_missing(missing, err);
     }
     pen_pgresult_clear(wanted);
@@ -99,7 +105,23 @@ static bool check(const char *publication, const char *schema, const char *table
 bool pen_preflight_tables(const char *publication, pen_pgconn *source, pen_pgconn *target,
                           pen_error *err)
 {
-    return check(publication, NULL, NULL, source, target, err);
+    bool missing = false;
+    return check(publication, NULL, NULL, source, target, &missing, err);
+}
+
+bool pen_preflight_resumed(const char *publication, pen_pgconn *source, pen_pgconn *target,
+                           pen_error *err)
+{
+    bool missing = false;
+    bool ok = check(publication, NULL, NULL, source, target, &missing, err);
+    if (missing) {
+        pen_log(
+            PEN_LOG_WARN,
+            "%s. Changes from before that are applied first: the stream ends where the first one "
+            "needs it",
+            err->text);
+    }
+    return ok || missing;
 }
 
 bool pen_preflight_table(const pen_options *options, pen_pgconn *target, const pen_relation *rel,
@@ -117,8 +139,9 @@ bool pen_preflight_table(const pen_options *options, pen_pgconn *target, const p
     if (!pen_pgconn_open(&connect, &source, err)) {
         return false;
     }
+    bool missing = false;
     bool ok = check(options->publication, (const char *)rel->schema.data,
-                    (const char *)rel->table.data, source, target, err);
+                    (const char *)rel->table.data, source, target, &missing, err);
     pen_pgconn_close(source);
     return ok;
 }

@@ -15,6 +15,11 @@
 PEN_MUST_CHECK bool pen_preflight_tables(const char *publication, pen_pgconn *source,
                                          pen_pgconn *target, pen_error *err);
 
+/* The same for a stream that has run before: what is missing is only told of. What comes first may
+ * be older than the change on the source that asks for it, and need the target as it is. */
+PEN_MUST_CHECK bool pen_preflight_resumed(const char *publication, pen_pgconn *source,
+                                          pen_pgconn *target, pen_error *err);
+
 /* The same for one table, for which it opens a session on the source: for a column that appeared
  * while the stream ran. True when nothing is missing (any more). */
 PEN_MUST_CHECK bool pen_preflight_table(const pen_options *options, pen_pgconn *target,

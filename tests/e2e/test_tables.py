@@ -137,6 +137,29 @@ def test_a_table_that_is_made_anew_is_told_of(pair):
     assert len([e for e in run.events() if e["level"] == "warn" and "another table" in e["message"]]) == 1
 
 
+@pytest.mark.parametrize("rows", [1, 15000])
+@pytest.mark.parametrize("what", ["table", "column"])
+def test_what_is_renamed(any_pair, what, rows):
+    """It must be renamed on the target too, and between what came before and what comes after. An empty table by the
+    new name would lack what the old one had, and nothing would say so."""
+    pair = any_pair
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, a int)")
+    pair.make_slot()
+    rename = "ALTER TABLE t RENAME TO u" if what == "table" else "ALTER TABLE t RENAME a TO b"
+    name = "u" if what == "table" else "t"
+    pair.on_source("INSERT INTO t VALUES (0)")
+    pair.penstock.catch_up()
+    for i in range(1, 300):
+        pair.on_source("INSERT INTO t VALUES (%s, %s)", (i, i))
+    pair.on_source(rename)
+    pair.on_source(f"INSERT INTO {name} SELECT i FROM generate_series(300, {299 + rows}) i")
+    assert "rename it there" in pair.penstock.fails().the_error()
+    assert pair.on_target("SELECT count(*) FROM t") == [(300,)]
+    pair.on_target(rename)
+    pair.penstock.catch_up()
+    assert pair.same() == 300 + rows
+
+
 def test_a_row_that_comes_into_the_row_filter(pair):
     """By an UPDATE. PostgreSQL sends it whole only under REPLICA IDENTITY FULL."""
     if pair.source.server_version < 150000:
