@@ -85,16 +85,19 @@ def test_a_table_that_is_published_late_is_named(pair):
     run = migrate(pair, "--schema", "public", "--stop-when-caught-up")
     run.wait(60, DONE)
     assert "had begun" not in run.stderr
-    late = "CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (10) TO (20)"
-    pair.on_source(late + "; INSERT INTO late VALUES (1); INSERT INTO p VALUES (1), (11)")
+    late = ("CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (10) TO (20);"
+            "CREATE TABLE p_2 (id int PRIMARY KEY); ALTER TABLE p ATTACH PARTITION p_2 FOR VALUES FROM (20) TO (30)")
+    for statement in late.split(";"):  # each a transaction
+        pair.on_source(statement)
+    pair.on_source("INSERT INTO late VALUES (1); INSERT INTO p VALUES (1), (11)")
     run = cutover(pair, "--schema", "public", expect=USAGE)
     assert "does not publish public.late" in run.the_error() and "none of the rows" in run.the_error()
     pair.on_source(f"ALTER PUBLICATION {pair.name} ADD TABLE late")
     pair.on_source("INSERT INTO late VALUES (2)")
     pair.on_target(late)
     run = cutover(pair, "--schema", "public")
-    (named,) = [e["message"] for e in run.events() if "had begun" in e["message"]]
-    assert named.count("public.") == 1 and "public.late;" in named
+    tables, partitions = [e["message"] for e in run.events() if "had begun" in e["message"]]
+    assert ": public.late;" in tables and ": public.p_2;" in partitions
     assert pair.on_target("SELECT array_agg(id) FROM late") == [([2],)]
     assert pair.on_target("SELECT array_agg(id ORDER BY id) FROM p") == [([1, 11],)]
 
