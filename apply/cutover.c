@@ -171,6 +171,7 @@ static bool drain(const pen_options *options, pen_stop_reason *reason, pen_error
     }
     bool ok = look_at_start(migration, err) &&
               (migration->phase != PEN_PHASE_CUTOVER || begin_anew(migration, err)) &&
+              pen_schema_warn_of_changes(migration, err) &&
               warn_of_open_transactions(migration, err);
     pen_migration_close(migration);
     if (!ok) {

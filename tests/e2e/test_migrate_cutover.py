@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from lib.everything import same_definitions
+from lib.everything import SCHEMA, same_definitions
 from lib.migration import cutover, migrate
 from lib.points import needs_points
 from lib.program import DONE, USAGE
@@ -100,6 +100,28 @@ def test_a_table_that_is_published_late_is_named(pair):
     assert ": public.late;" in tables and ": public.p_2;" in partitions
     assert pair.on_target("SELECT array_agg(id) FROM late") == [([2],)]
     assert pair.on_target("SELECT array_agg(id ORDER BY id) FROM p") == [([1, 11],)]
+
+
+def test_what_has_changed_in_the_sources_schema_is_named(pair):
+    """The stream has rows alone: a table, a column or an index that came later is not on the target."""
+    pair.on_source(SCHEMA)
+    pair.on_source("CREATE TABLE left_out (id int PRIMARY KEY)")
+    flags = ("--exclude-table", "left_out")
+    migrate(pair, *flags, "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("ALTER TABLE customer ADD COLUMN extra int;"
+                   "CREATE INDEX journal_what ON journal (what); DROP VIEW happy; ALTER TABLE left_out ADD COLUMN c int; SELECT nextval('lone_seq')")
+    pair.on_target("ALTER TABLE customer ADD COLUMN extra int")
+    run = cutover(pair, *flags)
+    (named,) = [e["message"] for e in run.events() if "schema has changed" in e["message"]]
+    assert "in 4 objects" in named
+    assert named.split("seen to it: ")[1].split(", ") == ["no more ACL public.TABLE happy", "new INDEX public.journal_what",
+                                                          "TABLE public.customer", "no more VIEW public.happy"]
+
+
+def test_nothing_has_changed(pair):
+    pair.on_source(SCHEMA)
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert "schema has changed" not in cutover(pair).stderr
 
 
 def test_transactions_that_are_open_still_are_named(pair):
