@@ -47,6 +47,43 @@ static bool count_unbuilt(pen_migration *migration, pen_error *err)
     return ok;
 }
 
+/* A table that was made anew under the name of one that was copied (a load that swaps tables does
+ * that) is not published, or its old rows stay on the target. */
+static bool check_same_tables(pen_migration *migration, pen_error *err)
+{
+    const char *const name[] = {migration->options->name};
+    pen_pgresult *copied = NULL;
+    pen_pgresult *res = NULL;
+    bool ok = pen_pgconn_exec(migration->target, "list the copied tables",
+                              "SELECT COALESCE(array_agg(quoted), '{}'),"
+                              " COALESCE(array_agg(stream_oid), '{}') FROM penstock.copied_table"
+                              " WHERE name = $1",
+                              1, name, &copied, err);
+    if (ok) {
+        const char *const values[] = {pen_pgresult_value(copied, 0, 0),
+                                      pen_pgresult_value(copied, 0, 1)};
+        ok = pen_pgconn_exec(migration->source, "look for tables that were made anew",
+                             "SELECT pg_catalog.string_agg(DISTINCT w.t, ', ')"
+                             " FROM unnest($1::text[], $2::oid[]) w(t, o)"
+                             " WHERE pg_catalog.to_regclass(w.t)::oid <> w.o",
+                             2, values, &res, err);
+    }
+    const char *other = ok ? pen_pgresult_value(res, 0, 0) : NULL;
+    if (other != NULL) {
+        ok = pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: these tables were made anew since they were copied, and what is in them now "
+            "is "
+            "not on the target: %.600s; begin the migration anew under another --name, or bring "
+            "their rows over yourself, take them out of penstock.copied_table on the target, and "
+            "run the cutover again",
+            other);
+    }
+    pen_pgresult_clear(copied);
+    pen_pgresult_clear(res);
+    return ok;
+}
+
 static bool look_at_start(pen_migration *migration, pen_error *err)
 {
     if (migration->phase < PEN_PHASE_STREAM) {
@@ -59,7 +96,7 @@ static bool look_at_start(pen_migration *migration, pen_error *err)
         return pen_error_set(err, PEN_ERROR_CONFIG, "the cutover of \"%s\" is done already",
                              migration->options->name);
     }
-    return count_unbuilt(migration, err);
+    return count_unbuilt(migration, err) && check_same_tables(migration, err);
 }
 
 /* What the cutover makes and rows must not meet that are applied then: what fires would do on the

@@ -7,7 +7,7 @@ import pytest
 from lib.everything import SCHEMA, same_definitions
 from lib.migration import cutover, migrate
 from lib.points import needs_points
-from lib.program import DONE, USAGE
+from lib.program import DONE, FAILED, USAGE
 
 
 def test_sequences_that_have_given_nothing_yet(pair):
@@ -100,6 +100,21 @@ def test_a_table_that_is_published_late_is_named(pair):
     assert ": public.late;" in tables and ": public.p_2;" in partitions
     assert pair.on_target("SELECT array_agg(id) FROM late") == [([2],)]
     assert pair.on_target("SELECT array_agg(id ORDER BY id) FROM p") == [([1, 11],)]
+
+
+def test_a_table_that_was_made_anew_is_refused(pair):
+    """As a load does that swaps tables: nothing of the new one is published, and all looks as before."""
+    pair.on_source("CREATE TABLE kept (id int PRIMARY KEY); CREATE SCHEMA \"S x\"; CREATE TABLE \"S x\".\"t\"\"1\" (id int PRIMARY KEY);"
+                   "INSERT INTO \"S x\".\"t\"\"1\" VALUES (1)")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("BEGIN; CREATE TABLE \"S x\".new_ (id int PRIMARY KEY); INSERT INTO \"S x\".new_ VALUES (1), (2);"
+                   "DROP TABLE \"S x\".\"t\"\"1\"; ALTER TABLE \"S x\".new_ RENAME TO \"t\"\"1\"; COMMIT")
+    run = cutover(pair, expect=FAILED)
+    assert 'is not on the target: "S x"."t""1";' in run.the_error()
+    pair.on_target("INSERT INTO \"S x\".\"t\"\"1\" VALUES (2)")
+    pair.target_cluster.sql("DELETE FROM penstock.copied_table WHERE quoted = '\"S x\".\"t\"\"1\"'", dbname=pair.name)
+    cutover(pair)
+    assert pair.same() == 2
 
 
 def test_what_has_changed_in_the_sources_schema_is_named(pair):
