@@ -102,7 +102,7 @@ static bool look_at_start(pen_migration *migration, pen_error *err)
 /* What the cutover makes and rows must not meet that are applied then: what fires would do on the
  * target what it has done on the source already, and row security keeps rows from a table's owner.
  * Event triggers come first, because they would see the rest. Foreign keys may stay: the stream
- * keeps their order. */
+ * keeps their order. Names are as pg_restore prints them, on one line. */
 static const char *const firing_sql =
     "SELECT i.n, f.undo FROM penstock.schema_item i, (SELECT 'EVENT TRIGGER' AS kind,"
     "  evtname::text AS name, pg_catalog.format('DROP EVENT TRIGGER %I', evtname) AS undo FROM "
@@ -118,7 +118,8 @@ static const char *const firing_sql =
     "  JOIN pg_catalog.pg_class c ON c.oid = f.relid"
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')) f"
     " WHERE i.name = $1 AND i.done AND i.step >= 3 AND i.kind = f.kind"
-    " AND i.object = f.kind || ' ' || f.name ORDER BY i.kind <> 'EVENT TRIGGER'";
+    " AND i.object = f.kind || ' ' || pg_catalog.translate(f.name, E'\\n\\r', '  ')"
+    " ORDER BY i.kind <> 'EVENT TRIGGER'";
 
 static bool drop_firing(pen_migration *migration, const pen_pgresult *firing, pen_error *err)
 {
@@ -304,6 +305,16 @@ static bool validate_foreign_keys(pen_migration *migration, tally *made, pen_err
     return ok;
 }
 
+/* $1 the views that the source has filled. */
+static const char *const views_sql =
+    "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind = 'm' AND (NOT c.relispopulated OR EXISTS (SELECT 1"
+    "  FROM penstock.schema_item i WHERE i.name = $2 AND i.kind = 'MATERIALIZED VIEW'"
+    "  AND i.object = i.kind || ' ' || pg_catalog.translate(n.nspname || '.' || c.relname,"
+    "   E'\\n\\r', '  ')))"
+    " AND pg_catalog.format('%I.%I', n.nspname, c.relname) = ANY ($1::text[]) ORDER BY c.oid";
+
 /* Those that the source has filled, in the order in which they were made: one that reads another
  * comes behind it. Those of the migration also when an interrupted cutover has filled them. */
 static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
@@ -320,17 +331,8 @@ static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
     }
     const char *const values[] = {pen_pgresult_value(names, 0, 0), migration->options->name};
     bool ok = exec(migration->target, "set up the session", "SET row_security = on", err) &&
-              pen_pgconn_exec(migration->target, "list the materialised views",
-                              "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)"
-                              " FROM pg_catalog.pg_class c"
-                              " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-                              " WHERE c.relkind = 'm' AND (NOT c.relispopulated OR EXISTS (SELECT 1"
-                              "  FROM penstock.schema_item i WHERE i.name = $2"
-                              "  AND i.kind = 'MATERIALIZED VIEW' AND i.object ="
-                              "   'MATERIALIZED VIEW ' || n.nspname || '.' || c.relname))"
-                              " AND pg_catalog.format('%I.%I', n.nspname, c.relname)"
-                              "  = ANY ($1::text[]) ORDER BY c.oid",
-                              2, values, &views, err);
+              pen_pgconn_exec(migration->target, "list the materialised views", views_sql, 2,
+                              values, &views, err);
     for (int row = 0; ok && row < pen_pgresult_rows(views); row++) {
         char sql[400];
         snprintf(sql, sizeof(sql), "REFRESH MATERIALIZED VIEW %s",

@@ -139,6 +139,21 @@ def test_nothing_has_changed(pair):
     assert "schema has changed" not in cutover(pair).stderr
 
 
+@needs_points
+def test_names_of_two_lines_after_an_interrupted_cutover(pair):
+    """What it has made is found by the name that the dump has printed, on one line."""
+    pair.on_source("CREATE TABLE \"t\nt\" (id int PRIMARY KEY, v text); CREATE MATERIALIZED VIEW \"m\nm\" AS TABLE \"t\nt\";"
+                   "CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := NEW.v || '!'; RETURN NEW; END $$;"
+                   "CREATE TRIGGER \"a\nb\" BEFORE INSERT ON \"t\nt\" FOR EACH ROW EXECUTE FUNCTION mark()")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    killed = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": "cutover-view"})
+    assert killed.wait(60) == -signal.SIGKILL, killed.stderr[-3000:]
+    pair.on_source("INSERT INTO \"t\nt\" VALUES (1, 'x')")
+    cutover(pair)
+    assert pair.on_target("TABLE \"t\nt\"") == pair.on_target("TABLE \"m\nm\"") == [(1, "x!")]
+    same_definitions(pair)
+
+
 def test_transactions_that_are_open_still_are_named(pair):
     pair.on_source("CREATE TABLE t (id int PRIMARY KEY)")
     migrate(pair, "--stop-when-caught-up").wait(60, DONE)
