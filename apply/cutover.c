@@ -48,6 +48,43 @@ static bool count_unbuilt(pen_migration *migration, pen_error *err)
     return ok;
 }
 
+/* A table that was made anew under the name of one that was copied (a load that swaps tables does
+ * that) is not published, or its old rows stay on the target. */
+static bool check_same_tables(pen_migration *migration, pen_error *err)
+{
+    const char *const name[] = {migration->options->name};
+    pen_pgresult *copied = NULL;
+    pen_pgresult *res = NULL;
+    bool ok = pen_pgconn_exec(migration->target, "list the copied tables",
+                              "SELECT COALESCE(array_agg(quoted), '{}'),"
+                              " COALESCE(array_agg(stream_oid), '{}') FROM penstock.copied_table"
+                              " WHERE name = $1",
+                              1, name, &copied, err);
+    if (ok) {
+        const char *const values[] = {pen_pgresult_value(copied, 0, 0),
+                                      pen_pgresult_value(copied, 0, 1)};
+        ok = pen_pgconn_exec(migration->source, "look for tables that were made anew",
+                             "SELECT pg_catalog.string_agg(DISTINCT w.t, ', ')"
+                             " FROM unnest($1::text[], $2::oid[]) w(t, o)"
+                             " WHERE pg_catalog.to_regclass(w.t)::oid <> w.o",
+                             2, values, &res, err);
+    }
+    const char *other = ok ? pen_pgresult_value(res, 0, 0) : NULL;
+    if (other != NULL) {
+        ok = pen_error_set(
+            err, PEN_ERROR_FATAL,
+            "source: these tables were made anew since they were copied, and what is in them now "
+            "is "
+            "not on the target: %.600s; begin the migration anew under another --name, or bring "
+            "their rows over yourself, take them out of penstock.copied_table on the target, and "
+            "run the cutover again",
+            other);
+    }
+    pen_pgresult_clear(copied);
+    pen_pgresult_clear(res);
+    return ok;
+}
+
 static bool look_at_start(pen_migration *migration, pen_error *err)
 {
     if (migration->phase < PEN_PHASE_STREAM) {
@@ -60,13 +97,13 @@ static bool look_at_start(pen_migration *migration, pen_error *err)
         return pen_error_set(err, PEN_ERROR_CONFIG, "the cutover of \"%s\" is done already",
                              migration->options->name);
     }
-    return count_unbuilt(migration, err);
+    return count_unbuilt(migration, err) && check_same_tables(migration, err);
 }
 
 /* What the cutover makes and rows must not meet that are applied then: what fires would do on the
  * target what it has done on the source already, and row security keeps rows from a table's owner.
  * Event triggers come first, because they would see the rest. Foreign keys may stay: the stream
- * keeps their order. */
+ * keeps their order. Names are as pg_restore prints them, on one line. */
 static const char *const firing_sql =
     "SELECT i.n, f.undo FROM penstock.schema_item i, (SELECT 'EVENT TRIGGER' AS kind,"
     "  evtname::text AS name, pg_catalog.format('DROP EVENT TRIGGER %I', evtname) AS undo FROM "
@@ -82,7 +119,8 @@ static const char *const firing_sql =
     "  JOIN pg_catalog.pg_class c ON c.oid = f.relid"
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')) f"
     " WHERE i.name = $1 AND i.done AND i.step >= 3 AND i.kind = f.kind"
-    " AND i.object = f.kind || ' ' || f.name ORDER BY i.kind <> 'EVENT TRIGGER'";
+    " AND i.object = f.kind || ' ' || pg_catalog.translate(f.name, E'\\n\\r', '  ')"
+    " ORDER BY i.kind <> 'EVENT TRIGGER'";
 
 static bool drop_firing(pen_migration *migration, const pen_pgresult *firing, pen_error *err)
 {
@@ -181,6 +219,7 @@ static bool drain(const pen_options *options, pen_statedir *dir, pen_stop_reason
     }
     bool ok = look_at_start(migration, err) &&
               (migration->phase != PEN_PHASE_CUTOVER || begin_anew(migration, err)) &&
+              pen_schema_warn_of_changes(migration, err) &&
               warn_of_open_transactions(migration, err);
     pen_migration_close(migration);
     if (!ok) {
@@ -276,6 +315,16 @@ static bool validate_foreign_keys(pen_migration *migration, tally *made, pen_err
     return ok;
 }
 
+/* $1 the views that the source has filled. */
+static const char *const views_sql =
+    "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind = 'm' AND (NOT c.relispopulated OR EXISTS (SELECT 1"
+    "  FROM penstock.schema_item i WHERE i.name = $2 AND i.kind = 'MATERIALIZED VIEW'"
+    "  AND i.object = i.kind || ' ' || pg_catalog.translate(n.nspname || '.' || c.relname,"
+    "   E'\\n\\r', '  ')))"
+    " AND pg_catalog.format('%I.%I', n.nspname, c.relname) = ANY ($1::text[]) ORDER BY c.oid";
+
 /* Those that the source has filled, in the order in which they were made: one that reads another
  * comes behind it. Those of the migration also when an interrupted cutover has filled them. */
 static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
@@ -292,17 +341,8 @@ static bool fill_views(pen_migration *migration, tally *made, pen_error *err)
     }
     const char *const values[] = {pen_pgresult_value(names, 0, 0), migration->options->name};
     bool ok = exec(migration->target, "set up the session", "SET row_security = on", err) &&
-              pen_pgconn_exec(migration->target, "list the materialised views",
-                              "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)"
-                              " FROM pg_catalog.pg_class c"
-                              " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-                              " WHERE c.relkind = 'm' AND (NOT c.relispopulated OR EXISTS (SELECT 1"
-                              "  FROM penstock.schema_item i WHERE i.name = $2"
-                              "  AND i.kind = 'MATERIALIZED VIEW' AND i.object ="
-                              "   'MATERIALIZED VIEW ' || n.nspname || '.' || c.relname))"
-                              " AND pg_catalog.format('%I.%I', n.nspname, c.relname)"
-                              "  = ANY ($1::text[]) ORDER BY c.oid",
-                              2, values, &views, err);
+              pen_pgconn_exec(migration->target, "list the materialised views", views_sql, 2,
+                              values, &views, err);
     for (int row = 0; ok && row < pen_pgresult_rows(views); row++) {
         char sql[400];
         snprintf(sql, sizeof(sql), "REFRESH MATERIALIZED VIEW %s",

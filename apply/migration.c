@@ -315,9 +315,35 @@ static bool list_copied(pen_pgconn *target, const char *name, char **copied, pen
     return ok;
 }
 
+/* Tables that were put into the publication since, and partitions that were attached since; one
+ * that was made as a partition has had all its rows published. $1 the publication, $2 what the copy
+ * knew of. */
+static const char *const late_sql =
+    "SELECT pg_catalog.string_agg(name, ', ') FILTER (WHERE NOT attached),"
+    " pg_catalog.string_agg(name, ', ') FILTER (WHERE attached) FROM ("
+    " SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, l.relid <> top AS attached"
+    " FROM (SELECT l.relid, l.isleaf, r.prrelid AS top, pg_catalog.bool_or(l.relid = ANY "
+    "($2::oid[]))"
+    "   OVER (PARTITION BY r.prrelid) AS known FROM pg_catalog.pg_publication p"
+    "   JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid"
+    "   CROSS JOIN LATERAL (SELECT relid::oid, isleaf FROM pg_catalog.pg_partition_tree(r.prrelid)"
+    "    UNION SELECT r.prrelid, true WHERE NOT EXISTS (SELECT 1 FROM"
+    "     pg_catalog.pg_partition_tree(r.prrelid))) l WHERE p.pubname = $1) l"
+    " JOIN pg_catalog.pg_class c ON c.oid = l.relid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE l.isleaf AND c.relkind = 'r' AND NOT (l.relid = ANY ($2::oid[]))"
+    " AND (NOT known OR EXISTS (SELECT 1 FROM pg_catalog.pg_partition_ancestors(l.relid) a"
+    "  JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.relid"
+    "  JOIN pg_catalog.pg_type t ON t.typrelid = a.relid AND t.xmin <> i.xmin))) o";
+
 bool pen_migration_warn_of_late(const pen_options *options, pen_pgconn *source, pen_pgconn *target,
                                 pen_error *err)
 {
+    static const char *const words[] = {
+        "these tables were published when the copy had begun, so only their changes since then "
+        "come, and the rows that they had before do not",
+        "these partitions were attached when the copy had begun, so that the rows which they had "
+        "before do not come"};
     char *copied = NULL;
     pen_pgresult *res = NULL;
     if (!list_copied(target, options->name, &copied, err)) {
@@ -327,26 +353,15 @@ bool pen_migration_warn_of_late(const pen_options *options, pen_pgconn *source, 
         return true;
     }
     const char *const values[] = {options->publication, copied};
-    bool ok = pen_pgconn_exec(
-        source, "look for tables that were published late",
-        "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')"
-        " FROM pg_catalog.pg_publication p"
-        " JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid"
-        " JOIN pg_catalog.pg_class c ON c.oid = r.prrelid"
-        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE p.pubname = $1 AND NOT (c.oid = ANY ($2::pg_catalog.oid[]))"
-        " AND (c.relkind = 'r' OR (EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid)"
-        "   WHERE isleaf) AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_partition_tree(c.oid) l"
-        "   WHERE l.relid = ANY ($2::pg_catalog.oid[]))))",
-        2, values, &res, err);
-    const char *names = ok ? pen_pgresult_value(res, 0, 0) : NULL;
-    if (names != NULL) {
-        pen_log(
-            PEN_LOG_WARN,
-            "source: these tables were published when the copy had begun, so only their changes "
-            "since then come, and the rows that they had before do not: %.600s; copy those "
-            "yourself, or begin anew under another --name",
-            names);
+    bool ok = pen_pgconn_exec(source, "look for tables that were published late", late_sql, 2,
+                              values, &res, err);
+    for (int i = 0; ok && i < (int)PEN_COUNTOF(words); i++) {
+        const char *names = pen_pgresult_value(res, 0, i);
+        if (names != NULL) {
+            pen_log(PEN_LOG_WARN,
+                    "source: %s: %.600s; copy those yourself, or begin anew under another --name",
+                    words[i], names);
+        }
     }
     pen_pgresult_clear(res);
     free(copied);

@@ -70,7 +70,8 @@ PEN_MUST_CHECK bool pen_migration_open_source(const pen_options *options, const 
 /* Refuses a stream whose tables are not copied yet. */
 PEN_MUST_CHECK bool pen_migration_may_stream(pen_pgconn *target, const char *name, pen_error *err);
 
-/* Names the tables that came into the publication after the copy had begun: nobody has copied them.
+/* Names tables and partitions that came into the publication after the copy had begun, and may have
+ * had rows, which nobody has copied.
  * Nothing where no migration was begun. */
 PEN_MUST_CHECK bool pen_migration_warn_of_late(const pen_options *options, pen_pgconn *source,
                                                pen_pgconn *target, pen_error *err);

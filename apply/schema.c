@@ -164,7 +164,6 @@ static bool choose(pen_migration *migration, pen_dump *dump, pen_error *err)
     if (ok) {
         pen_dump_choose(dump, options->table.count + options->schema.count > 0, chosen,
                         chosen_count, left_out, left_out_count);
-        warn_of_missed(dump);
     }
     free(chosen);
     free(left_out);
@@ -205,12 +204,137 @@ bool pen_schema_record(pen_migration *migration, pen_error *err)
               pen_check_roles(migration, false, &owners, &grants, err) &&
               pen_dump_schema(migration->options, &programs, file, owners, grants, &dump, err) &&
               choose(migration, &dump, err) &&
-              read_index_sizes(migration->source, &sizes, &size_count, err) &&
-              send_items(migration, &dump, sizes, size_count, err);
+              read_index_sizes(migration->source, &sizes, &size_count, err);
+    if (ok) {
+        warn_of_missed(&dump);
+    }
+    ok = ok && send_items(migration, &dump, sizes, size_count, err);
     pen_dump_deinit(&dump);
     free(sizes);
     free(file);
     return ok;
+}
+
+/* Comparing */
+
+/* An object by its words. */
+typedef struct object {
+    const char *label;
+    const char *sql;
+} object;
+
+static int compare_objects(const void *a, const void *b)
+{
+    const object *x = a;
+    const object *y = b;
+    int order = strcmp(x->label, y->label);
+    return order != 0 ? order : strcmp(x->sql, y->sql);
+}
+
+/* What has become of objects since they were recorded, in words for each kind of change. */
+typedef struct changes {
+    pen_text names;
+    size_t count;
+} changes;
+
+static void add_change(changes *into, const char *what, const char *label)
+{
+    pen_text_appendf(&into->names, "%s%s%s", into->count++ == 0 ? "" : ", ", what, label);
+}
+
+/* Both lists are sorted. */
+static void find_changes(const object *then, size_t then_count, const object *now, size_t now_count,
+                         changes *found)
+{
+    size_t i = 0;
+    size_t k = 0;
+    while (i < then_count || k < now_count) {
+        int label = i == then_count ? 1 : k == now_count ? -1 : strcmp(then[i].label, now[k].label);
+        if (label == 0) {
+            if (strcmp(then[i].sql, now[k].sql) != 0) {
+                add_change(found, "", then[i].label);
+            }
+            i++;
+            k++;
+        } else if (label < 0) {
+            add_change(found, "no more ", then[i++].label);
+        } else {
+            add_change(found, "new ", now[k++].label);
+        }
+    }
+}
+
+static bool dump_as_then(pen_migration *migration, bool owners, bool grants, pen_dump *dump,
+                         pen_error *err)
+{
+    pen_dump_programs programs;
+    pen_text path = {0};
+    pen_text_appendf(&path, "%s/schema.dump", migration->options->dir);
+    char *file = pen_text_take(&path);
+    bool ok = pen_dump_find(migration->options, pen_pgconn_server_version(migration->source),
+                            &programs, err) &&
+              pen_dump_schema(migration->options, &programs, file, owners, grants, dump, err) &&
+              choose(migration, dump, err);
+    free(file);
+    return ok;
+}
+
+static void tell_changes(const pen_pgresult *then, const pen_dump *dump)
+{
+    size_t then_count = (size_t)pen_pgresult_rows(then);
+    size_t now_count = 0;
+    object *recorded = pen_calloc(then_count + 1, sizeof(*recorded));
+    object *now = pen_calloc(dump->count + 1, sizeof(*now));
+    changes found = {0};
+    for (size_t i = 0; i < then_count; i++) {
+        recorded[i] =
+            (object){pen_pgresult_value(then, (int)i, 0), pen_pgresult_value(then, (int)i, 1)};
+    }
+    for (size_t i = 0; i < dump->count; i++) {
+        const pen_dump_entry *entry = &dump->entries[i];
+        if (entry->wanted && entry->sql != NULL && *entry->sql != '\0') {
+            now[now_count++] = (object){entry->label, entry->sql};
+        }
+    }
+    qsort(recorded, then_count, sizeof(*recorded), compare_objects);
+    qsort(now, now_count, sizeof(*now), compare_objects);
+    find_changes(recorded, then_count, now, now_count, &found);
+    char *names = pen_text_take(&found.names);
+    if (found.count > 0) {
+        pen_log(PEN_LOG_WARN,
+                "the source's schema has changed since it was made on the target, in %zu objects, "
+                "which are as they were there, unless you have seen to it: %.1200s",
+                found.count, names);
+    }
+    free(names);
+    free(recorded);
+    free(now);
+}
+
+bool pen_schema_warn_of_changes(pen_migration *migration, pen_error *err)
+{
+    const char *const values[] = {migration->options->name};
+    pen_pgresult *then = NULL;
+    pen_dump dump = {0};
+    pen_error why;
+    if (!pen_pgconn_exec(migration->target, "read the recorded schema",
+                         "SELECT object, sql, bool_or(sql ~ ' OWNER TO ') OVER (),"
+                         " bool_or(kind = 'ACL') OVER () FROM penstock.schema_item WHERE name = $1",
+                         1, values, &then, err)) {
+        return false;
+    }
+    bool any = pen_pgresult_rows(then) > 0;
+    bool owners = any && pen_pgresult_value(then, 0, 2)[0] == 't';
+    bool grants = any && pen_pgresult_value(then, 0, 3)[0] == 't';
+    if (any && dump_as_then(migration, owners, grants, &dump, &why)) {
+        tell_changes(then, &dump);
+    } else if (any) {
+        pen_log(PEN_LOG_WARN, "whether the source's schema has changed cannot be said: %s",
+                why.text);
+    }
+    pen_dump_deinit(&dump);
+    pen_pgresult_clear(then);
+    return true;
 }
 
 /* Making */

@@ -25,6 +25,10 @@ typedef struct pen_schema_items {
 /* Dumps the source's schema and records what is to be made; nothing when that was done before. */
 PEN_MUST_CHECK bool pen_schema_record(pen_migration *migration, pen_error *err);
 
+/* Dumps the source's schema once more and names what is not as it was recorded: nobody brings that
+ * to the target. Nothing where nothing was recorded. */
+PEN_MUST_CHECK bool pen_schema_warn_of_changes(pen_migration *migration, pen_error *err);
+
 /* Makes what is not made yet of `step`, in the dump's order, in transactions of some hundred. What
  * may be missing without harm (comments, grants, event triggers) is a warning where the target
  * refuses it. Errors: the server's words, naming the object. */

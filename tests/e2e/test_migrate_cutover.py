@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
-from lib.everything import same_definitions
+from lib.everything import SCHEMA, same_definitions
 from lib.migration import cutover, migrate
 from lib.points import needs_points
-from lib.program import DONE, USAGE
+from lib.program import DONE, FAILED, USAGE
 
 
 def test_sequences_that_have_given_nothing_yet(pair):
@@ -85,18 +85,73 @@ def test_a_table_that_is_published_late_is_named(pair):
     run = migrate(pair, "--schema", "public", "--stop-when-caught-up")
     run.wait(60, DONE)
     assert "had begun" not in run.stderr
-    late = "CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (10) TO (20)"
-    pair.on_source(late + "; INSERT INTO late VALUES (1); INSERT INTO p VALUES (1), (11)")
+    late = ("CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (10) TO (20);"
+            "CREATE TABLE p_2 (id int PRIMARY KEY); ALTER TABLE p ATTACH PARTITION p_2 FOR VALUES FROM (20) TO (30)")
+    for statement in late.split(";"):  # each a transaction
+        pair.on_source(statement)
+    pair.on_source("INSERT INTO late VALUES (1); INSERT INTO p VALUES (1), (11)")
     run = cutover(pair, "--schema", "public", expect=USAGE)
     assert "does not publish public.late" in run.the_error() and "none of the rows" in run.the_error()
     pair.on_source(f"ALTER PUBLICATION {pair.name} ADD TABLE late")
     pair.on_source("INSERT INTO late VALUES (2)")
     pair.on_target(late)
     run = cutover(pair, "--schema", "public")
-    (named,) = [e["message"] for e in run.events() if "had begun" in e["message"]]
-    assert named.count("public.") == 1 and "public.late;" in named
+    tables, partitions = [e["message"] for e in run.events() if "had begun" in e["message"]]
+    assert ": public.late;" in tables and ": public.p_2;" in partitions
     assert pair.on_target("SELECT array_agg(id) FROM late") == [([2],)]
     assert pair.on_target("SELECT array_agg(id ORDER BY id) FROM p") == [([1, 11],)]
+
+
+def test_a_table_that_was_made_anew_is_refused(pair):
+    """As a load does that swaps tables: nothing of the new one is published, and all looks as before."""
+    pair.on_source("CREATE TABLE kept (id int PRIMARY KEY); CREATE SCHEMA \"S x\"; CREATE TABLE \"S x\".\"t\"\"1\" (id int PRIMARY KEY);"
+                   "INSERT INTO \"S x\".\"t\"\"1\" VALUES (1)")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("BEGIN; CREATE TABLE \"S x\".new_ (id int PRIMARY KEY); INSERT INTO \"S x\".new_ VALUES (1), (2);"
+                   "DROP TABLE \"S x\".\"t\"\"1\"; ALTER TABLE \"S x\".new_ RENAME TO \"t\"\"1\"; COMMIT")
+    run = cutover(pair, expect=FAILED)
+    assert 'is not on the target: "S x"."t""1";' in run.the_error()
+    pair.on_target("INSERT INTO \"S x\".\"t\"\"1\" VALUES (2)")
+    pair.target_cluster.sql("DELETE FROM penstock.copied_table WHERE quoted = '\"S x\".\"t\"\"1\"'", dbname=pair.name)
+    cutover(pair)
+    assert pair.same() == 2
+
+
+def test_what_has_changed_in_the_sources_schema_is_named(pair):
+    """The stream has rows alone: a table, a column or an index that came later is not on the target."""
+    pair.on_source(SCHEMA)
+    pair.on_source("CREATE TABLE left_out (id int PRIMARY KEY)")
+    flags = ("--exclude-table", "left_out")
+    migrate(pair, *flags, "--stop-when-caught-up").wait(60, DONE)
+    pair.on_source("ALTER TABLE customer ADD COLUMN extra int;"
+                   "CREATE INDEX journal_what ON journal (what); DROP VIEW happy; ALTER TABLE left_out ADD COLUMN c int; SELECT nextval('lone_seq')")
+    pair.on_target("ALTER TABLE customer ADD COLUMN extra int")
+    run = cutover(pair, *flags)
+    (named,) = [e["message"] for e in run.events() if "schema has changed" in e["message"]]
+    assert "in 4 objects" in named
+    assert named.split("seen to it: ")[1].split(", ") == ["no more ACL public.TABLE happy", "new INDEX public.journal_what",
+                                                          "TABLE public.customer", "no more VIEW public.happy"]
+
+
+def test_nothing_has_changed(pair):
+    pair.on_source(SCHEMA)
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    assert "schema has changed" not in cutover(pair).stderr
+
+
+@needs_points
+def test_names_of_two_lines_after_an_interrupted_cutover(pair):
+    """What it has made is found by the name that the dump has printed, on one line."""
+    pair.on_source("CREATE TABLE \"t\nt\" (id int PRIMARY KEY, v text); CREATE MATERIALIZED VIEW \"m\nm\" AS TABLE \"t\nt\";"
+                   "CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := NEW.v || '!'; RETURN NEW; END $$;"
+                   "CREATE TRIGGER \"a\nb\" BEFORE INSERT ON \"t\nt\" FOR EACH ROW EXECUTE FUNCTION mark()")
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    killed = pair.penstock.start("--fence", "none", command="cutover", env={"PENSTOCK_KILL_AT": "cutover-view"})
+    assert killed.wait(60) == -signal.SIGKILL, killed.stderr[-3000:]
+    pair.on_source("INSERT INTO \"t\nt\" VALUES (1, 'x')")
+    cutover(pair)
+    assert pair.on_target("TABLE \"t\nt\"") == pair.on_target("TABLE \"m\nm\"") == [(1, "x!")]
+    same_definitions(pair)
 
 
 def test_transactions_that_are_open_still_are_named(pair):

@@ -145,3 +145,11 @@ def test_event_triggers_are_named_before(roles, pair):
     done = cutover(pair)
     assert len(warnings(done, "on ddl")) == 1
     roles.equal()
+
+
+def test_roles_that_come_to_the_target_later_are_no_change_of_the_schema(roles, pair):
+    migrate(pair, "--stop-when-caught-up").wait(60, DONE)
+    roles.make_there(roles.reader)
+    roles.make_there(roles.seller, member=True)
+    pair.target_cluster.sql(f"GRANT owner TO {roles.mover}")
+    assert "schema has changed" not in cutover(pair).stderr

@@ -90,7 +90,7 @@ REFRESH MATERIALIZED VIEW over_totals;
 
 NOT_REPLICATED = {"scratch"}
 
-TRIED_AGAIN = {"40P01", "40001", "23505"}  # deadlock, serialization, somebody else's key
+TRIED_AGAIN = {"40P01", "40001", "23505", "23503"}  # deadlock, serialization, somebody else's key, or parent
 
 
 class Writers:
