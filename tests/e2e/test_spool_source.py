@@ -156,6 +156,33 @@ def test_stopped_while_the_source_is_away(frail):
     assert frail.same() == 201 + 200
 
 
+class Mute(Proxy):
+    """Takes connections and says nothing, as a machine does that hangs."""
+
+    def turn_away(self, client):
+        self.kept = getattr(self, "kept", []) + [client]
+
+
+def test_stopped_while_it_connects(frail):
+    """Where nobody answers, libpq waits for half a minute; an end does not."""
+    proxy = Mute(frail.source_cluster.port)
+    frail.penstock.source = frail.source_cluster.uri(frail.name, "owner", port=proxy.port)
+    run = frail.penstock.start(*SPOOLED, workers=4)
+    fill_spool(frail, run, 20).rollback()
+    proxy.refusing = True
+    proxy.cut()
+    wait_until(lambda: "what is in the spool is applied" in run.stderr, 20, "word of the loss")
+    frail.wait_rows("seen", 21, run)
+    time.sleep(0.5)
+    before = time.monotonic()
+    run.stop()
+    assert time.monotonic() - before < 10 and not run.errors()
+    proxy.refusing = False
+    frail.penstock.catch_up(*SPOOLED)
+    proxy.close()
+    assert frail.same() == 21 + 20
+
+
 def test_the_end_is_in_the_spool(frail):
     """All up to --stop-at is there, and the proof that it is all: the source is not needed for the end."""
     blocker = hold(frail)

@@ -60,12 +60,19 @@ def test_lost_while_draining(pair, side, ack):
     held = Held(pair, "--ack", ack)
     held.signal()
     held.lose(side)
-    held.run.wait(20, expect=STOPPED)
+    if (side, ack) == ("source", "spooled"):  # what is in flight needs no source to come to its end
+        wait_until(lambda: "what is in the spool is applied" in held.run.stderr, 20, "word of the loss")
+        assert held.run.running
+        held.let_go()
+        held.run.wait(20, expect=STOPPED)
+        assert "cut the stop short" not in held.run.stderr
+    else:
+        held.run.wait(20, expect=STOPPED)
+        assert "cut the stop short" in held.run.stderr and f"{side}:" in held.run.stderr
+        assert pair.on_target("SELECT count(*) FROM t")[0][0] <= 1
+        held.let_go()
     assert not held.run.errors()
-    assert "cut the stop short" in held.run.stderr and f"{side}:" in held.run.stderr
     assert held.run.finished()["reason"] == "signal"
-    assert pair.on_target("SELECT count(*) FROM t")[0][0] <= 1
-    held.let_go()
     pair.penstock.catch_up("--ack", ack)
     assert pair.same() == 3
 
