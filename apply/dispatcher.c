@@ -130,8 +130,9 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
         pen_meter_add(PEN_METRIC_BATCHES_HELD, !batch->held);
         batch->held = true;
         pen_handover_hold(&stream->handover, batch);
-    } else if (batch->feed == NULL && pen_filling_is_quick(&stream->filling, batch)) {
-        /* Until the batch before has committed nobody is woken for it, and others may join it. */
+    } else if (!behind && batch->feed == NULL && pen_filling_is_quick(&stream->filling, batch)) {
+        /* Until the batch before has committed nobody is woken for it, and others may join it. Far
+         * behind it is the workers side by side that count. */
         pen_handover_follow(&stream->handover, batch);
     } else {
         pen_handover_offer(&stream->handover, batch);
