@@ -588,7 +588,8 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
     if (has_publication &&
         (!pen_publication_check(source, options, err) ||
          !(progress.exists ? pen_preflight_resumed(options->publication, source, target, err)
-                           : pen_preflight_tables(options->publication, source, target, err)))) {
+                           : pen_preflight_tables(options->publication, source, target, err)) ||
+         !pen_preflight_generated(options->publication, source, target, err))) {
         return false;
     }
     return progress.exists
