@@ -145,3 +145,95 @@ bool pen_preflight_table(const pen_options *options, pen_pgconn *target, const p
     pen_pgconn_close(source);
     return ok;
 }
+
+/* Columns of one side, as arrays, and which of them the other side has otherwise. */
+
+#define COLUMN_ARRAYS                                                                              \
+    "SELECT pg_catalog.array_agg(n.nspname::pg_catalog.text),"                                     \
+    " pg_catalog.array_agg(c.relname::pg_catalog.text),"                                           \
+    " pg_catalog.array_agg(a.attname::pg_catalog.text)"
+
+/* $1 publication. Computed on the source, and not published, as none is before PostgreSQL 18. */
+#define COMPUTED_THERE_FORMAT                                                                      \
+    COLUMN_ARRAYS                                                                                  \
+    " FROM pg_catalog.pg_publication_tables p"                                                     \
+    " JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname"                                  \
+    " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"            \
+    " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"                       \
+    "  AND NOT a.attisdropped AND a.attgenerated <> ''"                                            \
+    " WHERE p.pubname = $1%s"
+
+/* $1 to $3 columns. */
+static const char *const ordinary_here_sql =
+    "SELECT pg_catalog.format('%I.%I.%I', w.s, w.t, w.c)"
+    " FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[]) w(s, t, c)"
+    " JOIN pg_catalog.pg_namespace n ON n.nspname = w.s"
+    " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.t"
+    " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = w.c"
+    "  AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY 1";
+
+/* Those of the target that are computed: all have an expression. */
+static const char *const computed_here_sql =
+    COLUMN_ARRAYS " FROM pg_catalog.pg_attrdef d"
+                  " JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+                  "  AND a.attgenerated <> ''"
+                  " JOIN pg_catalog.pg_class c ON c.oid = a.attrelid"
+                  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+/* $1 to $3 columns, $4 publication. A column that is not computed is published, but for a column
+ * list that leaves it out. */
+static const char *const ordinary_there_sql =
+    "SELECT pg_catalog.format('%I.%I.%I', w.s, w.t, w.c)"
+    " FROM unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[]) w(s, t, c)"
+    " JOIN pg_catalog.pg_publication_tables p"
+    "  ON p.pubname = $4 AND p.schemaname = w.s AND p.tablename = w.t"
+    " JOIN pg_catalog.pg_namespace n ON n.nspname = w.s"
+    " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.t"
+    " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = w.c"
+    "  AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
+    " WHERE COALESCE(pg_catalog.to_jsonb(p) -> 'attnames' ? w.c, true) ORDER BY 1";
+
+/* Asks `one` for columns, `other` which of them it has otherwise, and tells of these with `words`.
+ */
+static bool compare(pen_pgconn *one, const char *columns_sql, pen_pgconn *other,
+                    const char *other_sql, const char *publication, bool source_first,
+                    const char *words, pen_error *err)
+{
+    const char *const name[] = {publication};
+    pen_pgresult *columns = NULL;
+    pen_pgresult *found = NULL;
+    bool ok = pen_pgconn_exec(one, "list the generated columns", columns_sql, source_first ? 1 : 0,
+                              name, &columns, err);
+    if (ok && pen_pgresult_value(columns, 0, 0) != NULL) {
+        const char *const values[] = {pen_pgresult_value(columns, 0, 0),
+                                      pen_pgresult_value(columns, 0, 1),
+                                      pen_pgresult_value(columns, 0, 2), publication};
+        ok = pen_pgconn_exec(other, "look for the generated columns", other_sql,
+                             source_first ? 3 : 4, values, &found, err);
+        if (ok && pen_pgresult_rows(found) > 0) {
+            pen_log(PEN_LOG_WARN, "%d columns, %s first, %s", pen_pgresult_rows(found),
+                    pen_pgresult_value(found, 0, 0), words);
+        }
+    }
+    pen_pgresult_clear(columns);
+    pen_pgresult_clear(found);
+    return ok;
+}
+
+bool pen_preflight_generated(const char *publication, pen_pgconn *source, pen_pgconn *target,
+                             pen_error *err)
+{
+    char computed_there[1024];
+    bool may_publish = pen_pgconn_server_version(source) >= 180000;
+    snprintf(computed_there, sizeof(computed_there), COMPUTED_THERE_FORMAT,
+             may_publish ? " AND a.attname <> ALL (p.attnames)" : "");
+    return compare(source, computed_there, target, ordinary_here_sql, publication, true,
+                   "are generated on the source, which does not publish them, and ordinary ones on "
+                   "the target: nothing comes for them. Generate them there too",
+                   err) &&
+           compare(target, computed_here_sql, source, ordinary_there_sql, publication, false,
+                   "are generated on the target and ordinary ones on the source: the target "
+                   "computes its own values, and takes none from the source. Make them ordinary "
+                   "there: ALTER TABLE … ALTER COLUMN … DROP EXPRESSION",
+                   err);
+}

@@ -25,4 +25,9 @@ PEN_MUST_CHECK bool pen_preflight_resumed(const char *publication, pen_pgconn *s
 PEN_MUST_CHECK bool pen_preflight_table(const pen_options *options, pen_pgconn *target,
                                         const pen_relation *rel, pen_error *err);
 
+/* Tells of columns that one side computes and the other does not: their values differ, and no error
+ * says so. */
+PEN_MUST_CHECK bool pen_preflight_generated(const char *publication, pen_pgconn *source,
+                                            pen_pgconn *target, pen_error *err);
+
 #endif

@@ -456,7 +456,8 @@ bool pen_resume_prepare(pen_resume *resume, const pen_options *options, pen_pgco
         (!pen_publication_check(source, options, err) ||
          !pen_migration_warn_of_late(options, source, target, err) ||
          !(progress.exists ? pen_preflight_resumed(options->publication, source, target, err)
-                           : pen_preflight_tables(options->publication, source, target, err)))) {
+                           : pen_preflight_tables(options->publication, source, target, err)) ||
+         !pen_preflight_generated(options->publication, source, target, err))) {
         return false;
     }
     return progress.exists

@@ -208,6 +208,20 @@ def test_generated_columns(any_pair):
     assert pair.same() == 52
 
 
+@pytest.mark.parametrize("computed", ["neither", "source", "target", "both"])
+def test_a_column_that_one_side_computes_is_told_of(pair, computed):
+    """What comes of it on the two sides is not the same, and nothing fails."""
+    for run, side in ((pair.on_source, "source"), (pair.on_target, "target")):
+        more = "GENERATED ALWAYS AS (id * 2) STORED" if computed in (side, "both") else ""
+        run(f'CREATE TABLE t (id int PRIMARY KEY, "Other" int {more}, b int GENERATED ALWAYS AS (id + 1) STORED)')
+    pair.make_slot()
+    pair.on_source("INSERT INTO t VALUES (1)")
+    run = pair.penstock.catch_up()
+    told = [e["message"] for e in run.events() if e["level"] == "warn" and "generated on the" in e["message"]]
+    assert len(told) == (computed in ("source", "target"))
+    assert all(f"generated on the {computed}" in line and '1 columns, public.t."Other" first' in line for line in told)
+
+
 def test_identity_columns(any_pair):
     pair = any_pair
     pair.schema("""CREATE TABLE always (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text);
