@@ -14,6 +14,7 @@
 enum { AWAKE, PARKED, NOTIFIED };
 
 static _Thread_local pen_thread *current;
+static bool any_left;
 
 pen_role pen_thread_role(void)
 {
@@ -75,7 +76,13 @@ void pen_thread_leave(pen_thread *thread)
     if (thread->started) {
         pthread_detach(thread->handle);
         thread->started = false;
+        any_left = true;
     }
+}
+
+bool pen_thread_any_left(void)
+{
+    return any_left;
 }
 
 bool pen_parker_init(pen_parker *parker, pen_error *err)

@@ -47,6 +47,9 @@ void pen_thread_join(pen_thread *thread);
 
 /* Never waits for its end: nothing of it is looked at any more. `thread` may be a copy. */
 void pen_thread_leave(pen_thread *thread);
+/* Whether any was left; then the process is to end by _exit, because what exit takes down, in our
+ * libraries too, may be in use. Main, or whoever has joined those that left some. */
+bool pen_thread_any_left(void);
 
 /* Where one thread sleeps. It can sleep for a wake, a file descriptor and a timeout at once. */
 typedef struct pen_parker {

@@ -3,8 +3,11 @@
 #include "apply/service.h"
 #include "core/kill_point.h"
 #include "core/log.h"
+#include "core/thread.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* For programs, what the error is about stands beside its words. */
 static void log_error(const pen_error *err)
@@ -69,6 +72,10 @@ int pen_run_command(int argc, char **argv, const char *command, pen_command_body
         pen_options_print(&options, stdout);
     } else {
         code = run(&options, command, body);
+    }
+    if (pen_thread_any_left()) {
+        (void)fflush(stdout);
+        _exit(code);
     }
     pen_options_deinit(&options);
     return code;
