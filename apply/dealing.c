@@ -81,14 +81,19 @@ static unsigned owner(const pen_dealing *dealing, uint64_t run)
  * before is seen, and it will see what is dispatched here. */
 static bool deal_directly(pen_dealing *dealing, pen_txn *txn)
 {
+    /* A late one may be held, a large one takes its time. What lies in the ring comes first; we
+     * alone add to it, so once empty it stays so. */
+    if (dealing->directly == NULL || txn->behind || txn->feed != NULL ||
+        pen_ring_count(&dealing->rings[0]) != 0) {
+        return false;
+    }
     /* [ROLE-1] acquire: all that was done in the role is seen; pairs with the release in lend_role,
      * or that below of the time before. */
-    if (dealing->directly == NULL || !pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_READER)) {
+    if (!pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_READER)) {
         return false;
     }
     /* Only the dispatcher can tell when the stream is dry. */
-    bool done = pen_ring_count(&dealing->rings[0]) == 0 && !dealing->tells_dry &&
-                dealing->directly(dealing->direct_arg, txn);
+    bool done = !dealing->tells_dry && dealing->directly(dealing->direct_arg, txn);
     /* [ROLE-1] release: publishes all that was done in the role; pairs with the acquire in
      * take_role, or that above the next time. */
     if (pen_cell_exchange(&dealing->role, ROLE_FREE) == ROLE_WANTED) {

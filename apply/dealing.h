@@ -48,8 +48,8 @@
  * is held is already. */
 #define PEN_DRY_US (30 * 1000)
 
-/* Dispatches `txn`, with the dispatcher's role, without waiting for anything; false leaves it as it
- * was. */
+/* Dispatches `txn`, which is neither late nor large, with the dispatcher's role, without waiting
+ * for anything; false leaves it as it was. */
 typedef bool (*pen_dispatch_directly)(void *arg, pen_txn *txn);
 
 typedef struct pen_dealing {

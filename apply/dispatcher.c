@@ -267,9 +267,6 @@ static bool dispatch_directly(void *arg, pen_txn *txn)
     pen_dispatchers *all = arg;
     pen_dispatcher *d = &all->each[0];
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER && d->count == 0);
-    if (txn->feed != NULL || txn->behind) {
-        return false;
-    }
     prepare(d, txn);
     const prepared *it = &d->ahead[0];
     pen_batch *batch = it->hashed ? batch_now(all, txn) : NULL;
