@@ -97,7 +97,7 @@ static bool look_at_start(pen_migration *migration, pen_error *err)
         return pen_error_set(err, PEN_ERROR_CONFIG, "the cutover of \"%s\" is done already",
                              migration->options->name);
     }
-    return count_unbuilt(migration, err) && check_same_tables(migration, err);
+    return count_unbuilt(migration, err);
 }
 
 /* What the cutover makes and rows must not meet that are applied then: what fires would do on the
@@ -203,7 +203,9 @@ static bool warn_of_open_transactions(pen_migration *migration, pen_error *err)
 static bool look_before(const pen_options *options, pen_error *err)
 {
     pen_migration *seen = NULL;
-    bool ok = pen_migration_look(options, &seen, err) && look_at_start(seen, err);
+    bool ok = pen_migration_look(options, &seen, err) && look_at_start(seen, err) &&
+              pen_migration_open_source(options, "control", &seen->source, err) &&
+              check_same_tables(seen, err);
     pen_migration_close(seen);
     return ok;
 }
@@ -217,7 +219,7 @@ static bool drain(const pen_options *options, pen_statedir *dir, pen_stop_reason
     if (!pen_migration_open(options, dir, &migration, err)) {
         return false;
     }
-    bool ok = look_at_start(migration, err) &&
+    bool ok = look_at_start(migration, err) && check_same_tables(migration, err) &&
               (migration->phase != PEN_PHASE_CUTOVER || begin_anew(migration, err)) &&
               pen_schema_warn_of_changes(migration, err) &&
               warn_of_open_transactions(migration, err);
