@@ -4,6 +4,7 @@
 #include "core/text.h"
 #include "io/pgconn.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,8 +52,12 @@ static bool is_noted(const pen_options *options, const char *now)
 
 static bool write_all(const char *name, const char *text)
 {
-    FILE *file = fopen(name, "we");
+    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
     if (file == NULL) {
+        if (fd >= 0) {
+            close(fd);
+        }
         return false;
     }
     bool ok = fputs(text, file) >= 0;

@@ -94,6 +94,18 @@ pen_limit pen_stages_limit(const uint64_t sums[PEN_METRIC_COUNT])
     return memory >= disk ? PEN_LIMIT_MEMORY : PEN_LIMIT_DISK;
 }
 
+pen_limit pen_stages_limit_of_batch(pen_metric waits_for)
+{
+    switch (waits_for) {
+    case PEN_METRIC_COUNT:
+        return PEN_LIMIT_WORKER;
+    case PEN_METRIC_WORKER_TURN:
+        return PEN_LIMIT_ORDER;
+    default:
+        return PEN_LIMIT_TARGET;
+    }
+}
+
 const char *pen_limit_word(pen_limit limit)
 {
     static const char *const words[] = {

@@ -21,6 +21,9 @@ typedef enum pen_limit {
 /* The last stage that has something to do most of the time: those before it wait for it, or have
  * given it all that it still has to do. */
 pen_limit pen_stages_limit(const uint64_t sums[PEN_METRIC_COUNT]);
+/* What limits while one batch is all that goes on: by what its worker waits for, PEN_METRIC_COUNT
+ * for nothing. */
+pen_limit pen_stages_limit_of_batch(pen_metric waits_for);
 /* In a word, for programs, and in some more, for people. */
 const char *pen_limit_word(pen_limit limit);
 const char *pen_limit_words(pen_limit limit);

@@ -14,6 +14,8 @@
 
 /* The rates are of the time since the oldest of so many samples, one a second. */
 #define SAMPLES 6
+/* A batch that is under way for so long holds up what comes behind it. */
+#define HOLDS_UP_US (1000 * 1000)
 
 typedef struct sample {
     int64_t at_us; /* 0: there is none */
@@ -358,6 +360,20 @@ static double rate(uint64_t now, uint64_t before, double seconds)
     return now > before && seconds > 0 ? (double)(now - before) / seconds : 0;
 }
 
+/* The other workers may have nothing to do because one batch takes so long: small ones behind it
+ * are left to its commit. */
+static void look_at_batches(pen_report_stream *stream)
+{
+    int64_t longest_us = HOLDS_UP_US;
+    for (unsigned i = 0; i < stream->worker_count; i++) {
+        const pen_report_thread *thread = &stream->threads[1 + stream->dispatcher_count + i];
+        if (thread->batch != 0 && thread->activity.works_us >= longest_us) {
+            longest_us = thread->activity.works_us;
+            stream->limit = pen_stages_limit_of_batch(thread->activity.waits_for);
+        }
+    }
+}
+
 /* What happened since the oldest sample. */
 static void read_rates(const pen_status *status, pen_report *report)
 {
@@ -416,6 +432,9 @@ pen_report *pen_status_look(pen_status *status)
     }
     pthread_mutex_unlock(&status->lock);
     read_rates(status, report);
+    if (report->stream.there && report->stream.limit == PEN_LIMIT_SOURCE) {
+        look_at_batches(&report->stream);
+    }
     report->note_count = pen_log_recall(report->notes);
     pen_report_judge(report);
     return report;
