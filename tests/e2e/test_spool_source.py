@@ -209,7 +209,7 @@ def test_the_end_is_not_in_the_spool(by_proxy, option):
     write(pair, 1, 20_000, 400)
     for i in range(50):
         pair.on_source("INSERT INTO seen VALUES (%s)", (i,))
-    proxy.bytes_per_second = 4_000_000  # it is cut before all has come
+    proxy.bytes_per_second = 800_000  # it is cut before all has come
     more = (option,) if option == "--stop-when-caught-up" else (option, pair.wal_lsn())
     run = pair.penstock.start(*SPOOLED, *more, workers=4)
     pair.wait_streaming(run)
