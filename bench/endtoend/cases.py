@@ -80,7 +80,7 @@ class Builder:
         native = [Variant("native", "native", "native")]
         receive = [Variant("receive", "pg_recvlogical", "receive", runs=self.at_most(1, 2))]
         count = self.of(20_000, 200_000)
-        runs = self.runs_or(2, 5)
+        runs = self.runs_or(2, 3)
         self.add(Drain(
             "drain-tpcb", f"a backlog of {count:,} TPC-B transactions", workloads.tpcb(self.of(5, 20)),
             marks(count, 10), native + self.penstocks() + receive + self.of([], [Variant(
@@ -107,7 +107,7 @@ class Builder:
             workloads.tpcb(self.of(5, 20)), steps, [Variant("native", "native", "native", upto=0)]
             + self.penstocks("workers-16", "16 workers", {"workers": 16})
             + self.penstocks("workers-32", "32 workers", {"workers": 32}),
-            runs=self.runs_or(1, 5), row_ms=1, plot="drain"), "drain", "bars")
+            runs=self.runs_or(1, 3), row_ms=1, plot="drain"), "drain", "bars")
         count = self.of(15_000, 80_000)
         self.add(Drain(
             "drain-delay", "the TPC-B backlog with a network between penstock and the target",
@@ -117,12 +117,12 @@ class Builder:
                 "no proxy" if delay is None else f"{delay} ms each way", delay_ms=delay,
                 # What no bar asks for is told by fewer runs.
                 runs=None if delay in (None, 5) else self.at_most(1, 2))],
-            runs=self.runs_or(1, 5), compare_to="delay-none", plot="delay", row_ms=self.row_ms), "drain", "bars")
+            runs=self.runs_or(1, 3), compare_to="delay-none", plot="delay", row_ms=self.row_ms), "drain", "bars")
 
     def lags(self):
         def pair():
             return [Variant("native", "native", "native")] + self.penstocks()
-        seconds, runs = self.of(4, 8), self.runs_or(1, 5)
+        seconds, runs = self.of(4, 8), self.runs_or(1, 3)
         self.add(Lag("lag-tpcb", "lag under TPC-B by offered load", workloads.tpcb(self.of(5, 20)),
                      self.of([500, 1000], [500, 1000, 2500]), pair(), seconds=seconds, markers=self.of(100, 150),
                      runs=runs, plot="load",
@@ -216,7 +216,7 @@ class Builder:
 
     def migrations(self):
         scale, runs = self.of(5, 50), self.runs_or(1, 3)
-        self.add(self.copy_case("migrate-copy", scale, self.runs_or(2, 5)), "migrate", "bars")
+        self.add(self.copy_case("migrate-copy", scale, self.runs_or(2, 3)), "migrate", "bars")
         self.add(self.whole_case("migrate-all", scale, runs), "migrate", "bars")
         # A quick run leaves it out, for what it moves; it is there by its name.
         self.add(Migrate(

@@ -40,7 +40,7 @@ def arguments(command):
                         help="only this case or group of cases, or what matches a pattern (\"lag-*\"); repeatable; "
                         "groups: " + ", ".join(f"{name} ({what})" for name, what in cases.GROUPS.items()))
     parser.add_argument("--list", action="store_true", help="print the cases and what they measure, and end")
-    parser.add_argument("--runs", metavar="N", type=int, help="repeat each measurement so often; without it 1 to 5 "
+    parser.add_argument("--runs", metavar="N", type=int, help="repeat each measurement so often; without it 1 to 3 "
                         "times, as the case needs")
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("bench-results"),
                         help="where results.json and report.html go (default: ./bench-results)")
