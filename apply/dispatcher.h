@@ -10,9 +10,9 @@
  * targets, the open batch, the parker that its holder sleeps on (pen_stream.baton_parker), and a
  * large transaction to its end.
  *
- * While a single one sleeps, the reader may do its work for a small transaction that needs neither a
- * look at the target's catalogs nor a wait: on a small machine waking a thread costs more than what
- * it does. */
+ * While a single one sleeps, the reader may do its work for a small transaction that needs neither
+ * a look at the target's catalogs nor a wait: on a small machine waking a thread costs more than
+ * what it does. */
 #ifndef PEN_APPLY_DISPATCHER_H
 #define PEN_APPLY_DISPATCHER_H
 

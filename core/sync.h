@@ -163,8 +163,8 @@ static inline bool pen_idle_remove(pen_idle_set *set, unsigned member)
     return atomic_fetch_and_explicit(&set->words[member / 64], ~bit, memory_order_acq_rel) & bit;
 }
 
-/* Takes all members of one word out, and gives them as bits: who has what all of them wait for wakes
- * them, and meets none a second time that joins again. */
+/* Takes all members of one word out, and gives them as bits: who has what all of them wait for
+ * wakes them, and meets none a second time that joins again. */
 static inline uint64_t pen_idle_take_word(pen_idle_set *set, unsigned word)
 {
     return atomic_exchange_explicit(&set->words[word], 0, memory_order_acq_rel);

@@ -218,7 +218,8 @@ def test_a_later_batch_is_in_the_way(make_pair, request_between):
     trigger takes, or a table lock of somebody in between. An AFTER trigger declared IMMUTABLE is not
     looked at."""
     pair = make_pair("owner")
-    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE u (id int PRIMARY KEY, n int)" + EVENTS)
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE u (id int PRIMARY KEY, n int);"
+                "CREATE TABLE many (id int PRIMARY KEY)" + EVENTS)
     pair.on_target("""
         CREATE FUNCTION lock_all() RETURNS trigger LANGUAGE plpgsql IMMUTABLE AS
             $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$;
@@ -229,7 +230,9 @@ def test_a_later_batch_is_in_the_way(make_pair, request_between):
     pair.wait_rows("u", 1, run)
     holder = Holder(pair, "SELECT * FROM u FOR UPDATE")
     pair.transaction("UPDATE u SET n = 1", "UPDATE t SET n = 1 WHERE id = 1", "INSERT INTO events VALUES ('1st', 1)")
-    pair.transaction("UPDATE t SET n = 1 WHERE id = 2", "INSERT INTO events VALUES ('2nd', 2)")
+    # A batch of a few rows would be left to the commit before it.
+    pair.transaction("UPDATE t SET n = 1 WHERE id = 2", "INSERT INTO events VALUES ('2nd', 2)",
+                     "INSERT INTO many SELECT generate_series(1, 100)")
     wait_until(lambda: pair.target_cluster.sql(
         "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = 7"),
                20, "the later batch at work")
@@ -251,7 +254,7 @@ def test_a_later_batch_is_in_the_way(make_pair, request_between):
     assert any("rolled back and applied again at its turn" in e["message"] for e in run.events())
     run.stop()
     assert run.finished()["retries"] == 1
-    assert pair.same() == 5
+    assert pair.same() == 105
 
 
 # ---- large transactions
