@@ -111,17 +111,26 @@ void pen_handover_follow(pen_handover *handover, pen_batch *batch)
 {
     PEN_ASSERT(!has_open_batch(handover));
     uint64_t number = batch->number; /* it may be a worker's soon */
+    pen_cell *holder = &handover->holders[number % PEN_HOLDERS];
+    /* First of all: a commit that was to take an earlier batch from the place, and comes late, may
+     * take this one as soon as it is there; that its worker then waits must not be overwritten. */
+    (void)pen_cell_exchange(holder, PEN_FOLLOWS);
     /* [OPEN-1] release: as in pen_handover_offer; pairs with the acquire in pen_handover_commit. */
     pen_place_put(&handover->following, batch);
-    /* [HOLDER-1] release and acquire in one exchange: whoever commits the batch before exchanges
-     * the same cell after publishing `committed`, so either it finds that a batch follows, or we
-     * find its commit below. */
-    (void)pen_cell_exchange(&handover->holders[number % PEN_HOLDERS], PEN_FOLLOWS);
+    /* [HOLDER-1] release and acquire: whoever commits the batch before exchanges the same cell
+     * after publishing `committed`. So either it finds the batch, or we find its commit here. */
+    bool left = pen_cell_swap(holder, PEN_FOLLOWS, PEN_FOLLOWS);
+    if (left && pen_handover_committed(handover) < number - 1) {
+        return;
+    }
+    batch = pen_place_take(&handover->following);
     if (pen_handover_committed(handover) >= number - 1) {
-        batch = take_following(handover);
-        if (batch != NULL) {
-            pen_handover_offer(handover, batch);
-        }
+        /* Whoever has it need not be woken for its turn; and nobody is to look for it when the cell
+         * is another batch's. */
+        (void)pen_cell_exchange(holder, 0);
+    }
+    if (batch != NULL) {
+        pen_handover_offer(handover, batch);
     }
 }
 
