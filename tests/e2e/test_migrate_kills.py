@@ -1,6 +1,6 @@
 """A migration that is killed at any moment: the same command goes on, and in the end both sides are equal.
 
-    PENSTOCK_KILLS=12 pytest tests/e2e/test_migrate_kills.py -k again     more of them in each migration
+    PENSTOCK_KILLS=30 pytest tests/e2e/test_migrate_kills.py -k again     more of them in each migration
 """
 
 import os
@@ -15,7 +15,7 @@ from lib.migration import cutover, equal_after_cutover, finish, migrate
 from lib.points import needs_points
 from lib.program import DONE, wait_until
 
-KILLS = int(os.environ.get("PENSTOCK_KILLS", "6"))
+KILLS = int(os.environ.get("PENSTOCK_KILLS", "10"))
 
 
 @pytest.mark.parametrize("seed", range(3))
