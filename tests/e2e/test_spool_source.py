@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lib.asking import document
-from lib.cluster import Cluster
+from lib.cluster import Cluster, time_factor
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, wait_until
 from lib.proxy import Proxy
@@ -192,7 +192,12 @@ def test_the_end_is_in_the_spool(frail):
     run = frail.penstock.start(*SPOOLED, workers=4, stop_at=end)
     frail.wait_streaming(run)
     frail.on_source("INSERT INTO seen VALUES (-1)")
-    wait_told(frail)
+    behind = frail.wal_lsn()
+    wait_until(lambda: lsn_number(frail.confirmed_lsn()) >= lsn_number(end), 60, "the source to be told of the end")
+    # The proof is this transaction, or a word of the source before it; then no more is received, or told.
+    until = time.monotonic() + 5 * time_factor()
+    while lsn_number(frail.confirmed_lsn()) < lsn_number(behind) and time.monotonic() < until:
+        time.sleep(0.05)
     frail.source_cluster.stop(signal.SIGQUIT)
     time.sleep(0.3)
     blocker.rollback()
