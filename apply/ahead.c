@@ -83,7 +83,7 @@ static bool begin(pen_ahead *ahead, pen_error *err)
 {
     pen_run *run = &ahead->run;
     if ((run->source == NULL &&
-         !pen_source_open_session(run->stream->options, &run->source, err)) ||
+         !pen_source_open_session(run->stream->options, "control", &run->source, err)) ||
         !pen_receiver_begin(run, &ahead->header, ahead->recorded, err)) {
         pen_parts_close_source(run);
         return false;

@@ -4,6 +4,7 @@
 #include "apply/copy_pipe.h"
 #include "apply/copy_wide.h"
 #include "apply/session.h"
+#include "apply/source.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 
@@ -230,7 +231,7 @@ static bool connect(pen_copy_job *job, pen_error *err)
     snprintf(name, sizeof(name), "penstock %s %s", options->name, part);
     snprintf(encoding, sizeof(encoding), "SET client_encoding = '%s'", queue->encoding);
     if (job->source == NULL) {
-        if (!pen_migration_open_source(options, part, &conn, err)) {
+        if (!pen_source_open_session(options, part, &conn, err)) {
             return false;
         }
         set_conn(job, &job->source, conn);

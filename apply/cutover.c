@@ -4,6 +4,7 @@
 #include "apply/migration.h"
 #include "apply/schema.h"
 #include "apply/sequences.h"
+#include "apply/source.h"
 #include "apply/status.h"
 #include "core/kill_point.h"
 #include "core/log.h"
@@ -204,7 +205,7 @@ static bool look_before(const pen_options *options, pen_error *err)
 {
     pen_migration *seen = NULL;
     bool ok = pen_migration_look(options, &seen, err) && look_at_start(seen, err) &&
-              pen_migration_open_source(options, "control", &seen->source, err) &&
+              pen_source_open_session(options, "control", &seen->source, err) &&
               check_same_tables(seen, err);
     pen_migration_close(seen);
     return ok;

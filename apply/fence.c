@@ -1,5 +1,6 @@
 #include "apply/fence.h"
 
+#include "apply/session.h"
 #include "core/log.h"
 
 #include <stdlib.h>
@@ -61,14 +62,10 @@ bool pen_fences_load(pen_fences *fences, pen_pgconn *target, const char *name, p
     const char *const values[] = {name, pen_lsn_format(applied, lsn)};
     pen_pgresult *res = NULL;
     pen_fences_deinit(fences);
-    if (!pen_pgconn_exec(target, "look for copied tables",
-                         "SELECT pg_catalog.to_regclass('penstock.copied_table') IS NOT NULL", 0,
-                         NULL, &res, err)) {
+    bool any = false;
+    if (!pen_session_has_table(target, "penstock.copied_table", &any, err)) {
         return false;
     }
-    bool any = pen_pgresult_value(res, 0, 0)[0] == 't';
-    pen_pgresult_clear(res);
-    res = NULL;
     if (!any) {
         return true;
     }

@@ -3,6 +3,7 @@
 #include "apply/index_job.h"
 #include "apply/schema.h"
 #include "apply/session.h"
+#include "apply/source.h"
 #include "apply/status.h"
 #include "core/log.h"
 
@@ -202,7 +203,7 @@ static bool attempt(pen_index_beside *beside, pen_error *err)
     bool ok =
         open_control(beside, &control, err) &&
         (beside->built || build_beside(beside, control, err)) &&
-        (!beside->built || (pen_migration_open_source(beside->options, "indexes", &source, err) &&
+        (!beside->built || (pen_source_open_session(beside->options, "indexes", &source, err) &&
                             watch_lag(beside, control, source, err)));
     pen_pgconn_close(control);
     pen_pgconn_close(source);

@@ -2,6 +2,7 @@
 
 #include "apply/claim.h"
 #include "apply/session.h"
+#include "apply/source.h"
 #include "apply/status.h"
 #include "core/kill_point.h"
 #include "core/log.h"
@@ -50,36 +51,6 @@ const char *pen_phase_name(pen_phase phase)
     return phase_names[phase];
 }
 
-bool pen_migration_open_source(const pen_options *options, const char *part, pen_pgconn **conn,
-                               pen_error *err)
-{
-    char name[64];
-    snprintf(name, sizeof(name), "penstock %s %s", options->name, part);
-    const pen_pgconn_options connect = {
-        .conninfo = options->source,
-        .side = "source",
-        .application_name = name,
-        .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
-                 " SET statement_timeout = 0; SET lock_timeout = 0;"
-                 " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
-                 " SET default_transaction_read_only = off; SET row_security = off;"
-                 " SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10;"
-                 " SET tcp_keepalives_count = 3",
-    };
-    pen_pgconn *made = NULL;
-    if (!pen_pgconn_open(&connect, &made, err)) {
-        return false;
-    }
-    if (pen_pgconn_server_version(made) >= 170000 &&
-        !pen_pgconn_exec(made, "set up the session", "SET transaction_timeout = 0", 0, NULL, NULL,
-                         err)) {
-        pen_pgconn_close(made);
-        return false;
-    }
-    *conn = made;
-    return true;
-}
-
 static bool open_session(pen_migration *migration, pen_error *err)
 {
     char name[64];
@@ -115,27 +86,14 @@ bool pen_migration_reconnect_source(pen_migration *migration, pen_error *err)
 {
     pen_pgconn_close(migration->source);
     migration->source = NULL;
-    return pen_migration_open_source(migration->options, "control", &migration->source, err);
-}
-
-static bool has_table(pen_pgconn *target, const char *name, bool *has, pen_error *err)
-{
-    const char *const values[] = {name};
-    pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec(target, "look for a migration's tables",
-                         "SELECT pg_catalog.to_regclass($1) IS NOT NULL", 1, values, &res, err)) {
-        return false;
-    }
-    *has = pen_pgresult_value(res, 0, 0)[0] == 't';
-    pen_pgresult_clear(res);
-    return true;
+    return pen_source_open_session(migration->options, "control", &migration->source, err);
 }
 
 /* Only where they are not there: an event trigger would see the attempt, too. */
 static bool make_tables(pen_pgconn *target, pen_error *err)
 {
     bool has = false;
-    return has_table(target, "penstock.copied_chunk", &has, err) &&
+    return pen_session_has_table(target, "penstock.copied_chunk", &has, err) &&
            (has ||
             pen_pgconn_exec(target, "make the migration's tables", tables_sql, 0, NULL, NULL, err));
 }
@@ -171,7 +129,7 @@ static bool open_parts(pen_migration *migration, pen_error *err)
     char name[64];
     char mark[PEN_CLAIM_MARK_SIZE];
     migration->resume.owner = pen_statedir_id(migration->statedir);
-    if (!pen_migration_open_source(options, "control", &migration->source, err) ||
+    if (!pen_source_open_session(options, "control", &migration->source, err) ||
         !open_target(migration, err)) {
         return false;
     }
@@ -196,7 +154,8 @@ bool pen_migration_look(const pen_options *options, pen_migration **migration, p
     bool has = false;
     made->options = options;
     made->phase = PEN_PHASE_CHECK;
-    if (!open_session(made, err) || !has_table(made->target, "penstock.migration", &has, err) ||
+    if (!open_session(made, err) ||
+        !pen_session_has_table(made->target, "penstock.migration", &has, err) ||
         (has && !read_phase(made, err))) {
         pen_migration_close(made);
         return false;
@@ -258,7 +217,7 @@ bool pen_migration_may_stream(pen_pgconn *target, const char *name, pen_error *e
     const char *const values[] = {name};
     pen_pgresult *res = NULL;
     bool has = false;
-    if (!has_table(target, "penstock.migration", &has, err)) {
+    if (!pen_session_has_table(target, "penstock.migration", &has, err)) {
         return false;
     }
     if (!has) {
@@ -293,15 +252,11 @@ static bool list_copied(pen_pgconn *target, const char *name, char **copied, pen
 {
     const char *const values[] = {name};
     pen_pgresult *res = NULL;
+    bool any = false;
     *copied = NULL;
-    if (!pen_pgconn_exec(target, "look for copied tables",
-                         "SELECT pg_catalog.to_regclass('penstock.copied_table') IS NOT NULL", 0,
-                         NULL, &res, err)) {
+    if (!pen_session_has_table(target, "penstock.copied_table", &any, err)) {
         return false;
     }
-    bool any = pen_pgresult_value(res, 0, 0)[0] == 't';
-    pen_pgresult_clear(res);
-    res = NULL;
     if (!any) {
         return true;
     }

@@ -62,11 +62,6 @@ PEN_MUST_CHECK bool pen_migration_enter(pen_migration *migration, pen_phase phas
 PEN_MUST_CHECK bool pen_migration_record(pen_pgconn *target, const char *name, pen_phase phase,
                                          pen_error *err);
 
-/* Opens an ordinary session on the source, for names in UTF-8, with no timeout of its role's or
- * server's. */
-PEN_MUST_CHECK bool pen_migration_open_source(const pen_options *options, const char *part,
-                                              pen_pgconn **conn, pen_error *err);
-
 /* Refuses a stream whose tables are not copied yet. */
 PEN_MUST_CHECK bool pen_migration_may_stream(pen_pgconn *target, const char *name, pen_error *err);
 

@@ -59,7 +59,8 @@ static bool nudge(pen_run *run, pen_error *err)
 
 bool pen_parts_nudge_source(pen_run *run, pen_error *err)
 {
-    if ((run->source != NULL || pen_source_open_session(run->stream->options, &run->source, err)) &&
+    if ((run->source != NULL ||
+         pen_source_open_session(run->stream->options, "control", &run->source, err)) &&
         nudge(run, err)) {
         return true;
     }
@@ -263,7 +264,7 @@ static void log_ways(const pen_run *run, const pen_checkpoint_file *file)
 static bool open_source(pen_run *run, pen_error *err)
 {
     if (run->source != NULL || pen_losses_is_away(run) ||
-        pen_source_open_session(run->stream->options, &run->source, err)) {
+        pen_source_open_session(run->stream->options, "control", &run->source, err)) {
         return true;
     }
     if (run->reader == NULL || err->kind != PEN_ERROR_RETRY) {

@@ -59,7 +59,8 @@ static bool connect(pen_regain *regain, pen_replication **rep, pen_error *err)
     const pen_options *options = &regain->options;
     pen_source_identity now;
     pen_lsn confirmed; /* the reader knows better what it has reported */
-    return pen_source_open_session(options, &regain->session, err) && go_on(regain, err) &&
+    return pen_source_open_session(options, "control", &regain->session, err) &&
+           go_on(regain, err) &&
            pen_source_open_stream(options, regain->resume.owner, regain->header.encoding, rep, &now,
                                   err) &&
            go_on(regain, err) &&

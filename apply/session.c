@@ -95,3 +95,16 @@ bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err)
     }
     return pen_pgconn_exec(conn, "roll back", "ROLLBACK", 0, NULL, NULL, err);
 }
+
+bool pen_session_has_table(pen_pgconn *conn, const char *name, bool *has, pen_error *err)
+{
+    const char *const values[] = {name};
+    pen_pgresult *res = NULL;
+    if (!pen_pgconn_exec(conn, "look for a table", "SELECT pg_catalog.to_regclass($1) IS NOT NULL",
+                         1, values, &res, err)) {
+        return false;
+    }
+    *has = pen_pgresult_value(res, 0, 0)[0] == 't';
+    pen_pgresult_clear(res);
+    return true;
+}

@@ -29,6 +29,10 @@ PEN_MUST_CHECK bool pen_session_plan_freely(pen_pgconn *conn, pen_error *err);
  * indexes also while the catalogs are small. */
 PEN_MUST_CHECK bool pen_session_plan_once(pen_pgconn *conn, pen_error *err);
 
+/* Asks whether there is a table (or a view) of that name, which is quoted where it must be. */
+PEN_MUST_CHECK bool pen_session_has_table(pen_pgconn *conn, const char *name, bool *has,
+                                          pen_error *err);
+
 /* Asks on an open session whether this user may set session_replication_role (superusers, and those
  * granted it from PostgreSQL 15 on; not on Neon). */
 PEN_MUST_CHECK bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err);

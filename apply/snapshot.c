@@ -1,6 +1,7 @@
 #include "apply/snapshot.h"
 
 #include "apply/claim.h"
+#include "apply/source.h"
 #include "core/kill_point.h"
 #include "core/log.h"
 #include "core/thread.h"
@@ -66,7 +67,7 @@ static bool hold(pen_migration *migration, const char *import, pen_snapshot *sna
     snprintf(begin, sizeof(begin), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY%s%s%s",
              import == NULL ? "" : "; SET TRANSACTION SNAPSHOT '", import == NULL ? "" : import,
              import == NULL ? "" : "'");
-    if (!pen_migration_open_source(migration->options, "snapshot", &snapshot->holder, err) ||
+    if (!pen_source_open_session(migration->options, "snapshot", &snapshot->holder, err) ||
         !pen_pgconn_exec(snapshot->holder, "hold the snapshot", begin, 0, NULL, NULL, err) ||
         !pen_pgconn_exec(snapshot->holder, "export the snapshot",
                          "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()",

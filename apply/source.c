@@ -4,10 +4,11 @@
 
 #include <stdio.h>
 
-bool pen_source_open_session(const pen_options *options, pen_pgconn **conn, pen_error *err)
+bool pen_source_open_session(const pen_options *options, const char *part, pen_pgconn **conn,
+                             pen_error *err)
 {
     char name[64];
-    snprintf(name, sizeof(name), "penstock %s control", options->name);
+    snprintf(name, sizeof(name), "penstock %s %s", options->name, part);
     const pen_pgconn_options connect = {
         .conninfo = options->source,
         .side = "source",
@@ -16,7 +17,9 @@ bool pen_source_open_session(const pen_options *options, pen_pgconn **conn, pen_
         .setup = "SET client_encoding = 'UTF8'; SET search_path = '';"
                  " SET statement_timeout = 0; SET lock_timeout = 0;"
                  " SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;"
-                 " SET default_transaction_read_only = off",
+                 " SET default_transaction_read_only = off; SET row_security = off;"
+                 " SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10;"
+                 " SET tcp_keepalives_count = 3",
     };
     pen_pgconn *made = NULL;
     *conn = NULL;

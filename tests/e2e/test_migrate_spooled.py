@@ -11,7 +11,6 @@ import pytest
 from lib.cluster import Cluster
 from lib.everything import FILL, SCHEMA, Writers, fences, phase
 from lib.migration import cutover, equal_after_cutover, migrate, wait_phase
-from lib.pair import lsn_number
 from lib.points import needs_points
 from lib.program import DONE, FAILED, USAGE, wait_until
 
@@ -20,14 +19,6 @@ SPOOLED = ("--ack", "spooled")
 
 def spool_files(pair):
     return sorted((pathlib.Path(pair.penstock.dir) / "spool").glob("stream-*.spool"))
-
-
-def wait_told(pair, run, timeout=60):
-    """Until the source may forget what it has committed so far."""
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position or not run.running, timeout,
-               "the source to be told")
-    assert run.running, run.stderr[-4000:]
 
 
 def finish(pair, timeout=180):
@@ -59,15 +50,15 @@ def test_received_while_it_copies(pair, streaming):
         with held_copy(pair):
             for how in ("kill", "cut", "kill", "stop", None):
                 run = migrate(pair, *SPOOLED, "--streaming", streaming, chunk_size="64kB")
-                wait_told(pair, run)
+                pair.wait_told(run)
                 time.sleep(0.5)
-                wait_told(pair, run)
+                pair.wait_told(run)
                 assert phase(pair) == "copy" and "received into the spool" in run.stderr
                 if how == "cut":
                     pair.source_cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
                                             " WHERE slot_name = %s", (pair.name,))
                     wait_until(lambda: "the source is there again" in run.stderr, 20, "the source to be there again")
-                    wait_told(pair, run)
+                    pair.wait_told(run)
                 if how in ("kill", "cut"):
                     run.kill()
                     run.process.wait()
@@ -110,7 +101,7 @@ def test_killed_at(pair, point):
         assert run.wait(60) == -signal.SIGKILL, run.stderr[-3000:]
         run = migrate(pair, *SPOOLED, chunk_size="64kB")
         wait_phase(pair, ("stream", "ready"), run)
-        wait_told(pair, run)
+        pair.wait_told(run)
         run.stop()
     assert finish(pair) > 10000
 
@@ -123,7 +114,7 @@ def test_not_with_another_ack(pair):
     with held_copy(pair):
         run = migrate(pair, *SPOOLED)
         pair.on_source("INSERT INTO customer (name) VALUES ('late')")
-        wait_told(pair, run)
+        pair.wait_told(run)
         run.kill()
         run.process.wait()
         run = migrate(pair)
@@ -140,7 +131,7 @@ def test_without_its_spool(pair):
     with held_copy(pair):
         run = migrate(pair, *SPOOLED)
         pair.on_source("INSERT INTO customer (name) VALUES ('late')")
-        wait_told(pair, run)
+        pair.wait_told(run)
         run.kill()
         run.process.wait()
         for file in spool_files(pair):
@@ -173,14 +164,14 @@ def test_a_server_crashes_in_the_copy(own_clusters, make_pair, which):
     with held_copy(pair):
         run = migrate(pair, *SPOOLED, chunk_size="64kB")
         pair.on_source("INSERT INTO customer (name) SELECT 'before' FROM generate_series(1, 50)")
-        wait_told(pair, run)
+        pair.wait_told(run)
         own_clusters[which == "target"].restart(signal.SIGQUIT)
         for connection in pair.connections:
             connection.close()
         pair.connections.clear()
         pair.source, pair.target = (pair.connect(cluster) for cluster in own_clusters)
         pair.on_source("INSERT INTO customer (name) SELECT 'after' FROM generate_series(1, 50)")
-        wait_told(pair, run)
+        pair.wait_told(run)
     wait_phase(pair, ("stream", "ready"), run)
     run.stop()
     assert finish(pair) > 1000

@@ -61,11 +61,6 @@ def hold(pair):
     return blocker
 
 
-def wait_told(pair, timeout=60):
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position, timeout, "the source to be told")
-
-
 def fill_spool(pair, run, transactions=200):
     """So many transactions are in the spool and not on the target; gives what holds them up."""
     pair.on_source("INSERT INTO seen VALUES (0)")
@@ -73,7 +68,7 @@ def fill_spool(pair, run, transactions=200):
     blocker = hold(pair)
     for i in range(transactions):
         pair.transaction(f"INSERT INTO seen VALUES ({i + 1})", f"INSERT INTO rows VALUES ({i + 1}, 'x')")
-    wait_told(pair)
+    pair.wait_told()
     return blocker
 
 
@@ -279,7 +274,7 @@ def test_cut_again_and_again(by_proxy):
         proxy.cut()
         time.sleep(0.2)
     proxy.bytes_per_second = 0
-    wait_told(pair)
+    pair.wait_told()
     assert run.stderr.count("the source is there again") >= 3
     blocker.close()
     for how in (signal.SIGQUIT, signal.SIGINT):

@@ -4,7 +4,6 @@ import signal
 
 import pytest
 
-from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
 from lib.proxy import Proxy
 
@@ -36,19 +35,13 @@ def write(pair, first, count):
         pair.transaction(f"INSERT INTO seen VALUES ({i})", f"INSERT INTO rows VALUES ({i}, 'x')")
 
 
-def wait_told(pair, run):
-    position = lsn_number(pair.wal_lsn())
-    wait_until(lambda: lsn_number(pair.confirmed_lsn()) >= position or not run.running, 30, "the source to be told")
-    assert run.running, run.stderr
-
-
 def test_received_while_the_target_is_away(away):
     pair, proxies = away
     write(pair, 1, 20)
     run = pair.penstock.start(*SPOOLED)
-    wait_told(pair, run)
+    pair.wait_told(run)
     write(pair, 21, 20)
-    wait_told(pair, run)
+    pair.wait_told(run)
     assert RECEIVES in run.stderr and "target: cannot connect" in run.stderr
     assert pair.on_target("SELECT count(*) FROM seen") == [(1,)]
     proxies["target"].refusing = False
@@ -66,7 +59,7 @@ def test_it_ends_where_it_was_asked_to(away, option):
     write(pair, 1, 20)
     more = (option,) if option == "--stop-when-caught-up" else (option, pair.wal_lsn())
     run = pair.penstock.start(*SPOOLED, *more)
-    wait_told(pair, run)
+    pair.wait_told(run)
     if option == "--stop-at":
         write(pair, 21, 1)
     proxies["target"].refusing = False
@@ -81,7 +74,7 @@ def test_ended_before_the_target_came(away, how):
     pair, proxies = away
     run = pair.penstock.start(*SPOOLED)
     write(pair, 1, 20)
-    wait_told(pair, run)
+    pair.wait_told(run)
     run.kill(how)
     run.wait(20, expect=STOPPED if how == signal.SIGTERM else -signal.SIGKILL)
     proxies["target"].refusing = False
@@ -93,7 +86,7 @@ def test_the_source_is_lost_too(away):
     pair, proxies = away
     run = pair.penstock.start(*SPOOLED)
     write(pair, 1, 20)
-    wait_told(pair, run)
+    pair.wait_told(run)
     proxies["source"].refusing = True
     proxies["source"].cut()
     wait_until(lambda: run.stderr.count("source: cannot connect") >= 2, 20, "tries")
@@ -112,7 +105,7 @@ def test_another_target_comes(away):
     pair, proxies = away
     run = pair.penstock.start(*SPOOLED)
     write(pair, 1, 20)
-    wait_told(pair, run)
+    pair.wait_told(run)
     pair.on_target("ALTER SCHEMA penstock RENAME TO elsewhere")
     proxies["target"].refusing = False
     run.wait(30, expect=FAILED)

@@ -115,10 +115,14 @@ class Pair:
             "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
         return rows[0][0] if rows else None
 
-    def wait_told(self, timeout=60):
+    def wait_told(self, run_=None, timeout=60):
         """Until the source has been told that all it has committed so far may be forgotten."""
         position = lsn_number(self.wal_lsn())
-        wait_until(lambda: lsn_number(self.confirmed_lsn()) >= position, timeout, "the source to be told")
+
+        def told():
+            assert run_ is None or run_.running, f"penstock ended early:\n{run_.stderr[-4000:]}"
+            return lsn_number(self.confirmed_lsn()) >= position
+        wait_until(told, timeout, "the source to be told")
 
     def wait_streaming(self, run_=None, timeout=30):
         """Until penstock holds the slot: this run, not the walsender of one that has just ended."""
