@@ -54,10 +54,11 @@ def test_cut_again_and_again(proxied, side):
     for turn in range(1, 5):
         proxy = proxied.proxies[side]
         if turn % 2:
-            proxy.cut_in_a_message()
+            proxy.cut_in_a_message(within=20)  # a whole turn is answered by the target in some hundred bytes
         else:
             proxy.cut()
         write(proxied, turn)
+        wait_until(lambda t=turn: run.stderr.count("trying again") >= t, 20, f"word of loss {turn}")
         proxied.wait_rows("events", 100 * (turn + 1), run)
     run.stop()
     assert run.finished()["recoveries"] >= 4

@@ -149,11 +149,11 @@ class Proxy:
             if chance.random() < share:
                 link.cut()
 
-    def cut_in_a_message(self, share=1.0, chance=random):
-        """Resets connections in the middle of what the server says next."""
+    def cut_in_a_message(self, share=1.0, chance=random, within=3000):
+        """Resets connections in the middle of what the server says next: in the first `within` bytes of it."""
         for link in self.live():
             if chance.random() < share:
-                link.cut_after = chance.randint(1, 3000)
+                link.cut_after = chance.randint(1, within)
 
     def black_hole(self, share=1.0, chance=random):
         """What connections there are fall silent for good, and nobody is told; new ones work."""
