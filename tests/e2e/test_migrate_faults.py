@@ -8,7 +8,7 @@ import pytest
 from lib.everything import FILL, SCHEMA, Writers, chunks, fences, phase, same_definitions
 from lib.migration import finish, hold_copy, migrate, wait_phase
 from lib.points import needs_points
-from lib.program import DONE, FAILED, USAGE, wait_until
+from lib.program import DONE, FAILED, STOPPED, USAGE, wait_until
 
 
 @needs_points
@@ -56,9 +56,11 @@ def test_a_publication_of_ones_own(pair, point):
 def test_stopped_in_the_copy(pair):
     pair.on_source("CREATE TABLE slow (id int PRIMARY KEY, v text)")
     pair.on_source("INSERT INTO slow SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i")
-    run = migrate(pair, chunk_size="64kB", copy_jobs=1)
-    wait_until(lambda: phase(pair) == "copy" or not run.running)
-    assert run.stop() == 3
+    run, holder = hold_copy(pair, 3, lambda: migrate(pair, chunk_size="64kB", copy_jobs=1))
+    assert phase(pair) == "copy"
+    run.kill(signal.SIGTERM)
+    holder.rollback()
+    run.wait(60, STOPPED)
     migrate(pair, "--stop-when-caught-up").wait(60, DONE)
     assert pair.same() == 3000
 
@@ -71,7 +73,7 @@ def test_a_server_restarts_during_the_copy(frail, make_pair, which):
     pair.on_source("INSERT INTO big_text SELECT i, repeat(md5(i::text), 200) FROM generate_series(1000, 4000) i")
     with Writers(pair, seed=2, count=2, pause=0.005):
         run = migrate(pair, chunk_size="128kB", copy_jobs=2)
-        wait_until(lambda: phase(pair) == "copy" or not run.running, 60)
+        wait_phase(pair, ("copy", "unique indexes", "stream", "ready"), run)
         wait_until(lambda: chunks(pair) > 5)
         cluster = pair.source_cluster if which == "source" else pair.target_cluster
         cluster.restart(signal.SIGQUIT)
@@ -88,13 +90,11 @@ def test_the_snapshot_is_lost_alone(pair):
     pair.on_source(FILL)
     pair.on_source("INSERT INTO big_text SELECT i, repeat(md5(i::text), 200) FROM generate_series(1000, 4000) i")
     with Writers(pair, seed=3, count=2, pause=0.005):
-        run = migrate(pair, chunk_size="64kB", copy_jobs=1)
-        wait_until(lambda: phase(pair) == "copy" or not run.running, 60)
-        wait_until(lambda: chunks(pair) > 3)
-        ended = pair.source_cluster.sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-            " AND application_name LIKE '%%snapshot'", (pair.name,))
-        assert ended == [(True,)]
+        run, holder = hold_copy(pair, 4, lambda: migrate(pair, chunk_size="64kB", copy_jobs=1))
+        session = "FROM pg_stat_activity WHERE datname = %s AND application_name LIKE '%%snapshot'"
+        assert pair.source_cluster.sql(f"SELECT pg_terminate_backend(pid) {session}", (pair.name,)) == [(True,)]
+        wait_until(lambda: not pair.source_cluster.sql(f"SELECT pid {session}", (pair.name,)), what="the snapshot's end")
+        holder.rollback()
         wait_phase(pair, ("stream", "ready"), run, 120)
         assert fences(pair) > 0
         assert "the snapshot is gone" in run.stderr
@@ -108,10 +108,9 @@ def test_a_table_is_rewritten_during_the_copy(pair, how):
     pair.on_source("CREATE TABLE moved (id int PRIMARY KEY, n int, v text)")
     pair.on_source("INSERT INTO moved SELECT i, i, repeat('x', 500) FROM generate_series(1, 12000) i;"
                    "DELETE FROM moved WHERE id % 3 = 0")
-    run = migrate(pair, chunk_size="256kB", copy_jobs=1)
-    blocker = hold_copy(pair, 3)
+    run, holder = hold_copy(pair, 3, lambda: migrate(pair, chunk_size="256kB", copy_jobs=1))
     pair.on_source(how)
-    blocker.rollback()
+    holder.rollback()
     pair.on_source("INSERT INTO moved SELECT i, i, 'new' FROM generate_series(30001, 30100) i")
     pair.on_source("UPDATE moved SET v = 'late' WHERE id % 7 = 1")
     wait_phase(pair, ("stream", "ready"), run, 90)
@@ -125,10 +124,10 @@ def test_a_table_is_dropped_during_the_copy(pair):
     pair.on_source("CREATE TABLE stays (id int PRIMARY KEY, v text); CREATE TABLE goes (id int PRIMARY KEY, v text)")
     pair.on_source("INSERT INTO stays SELECT i, repeat('x', 1000) FROM generate_series(1, 8000) i;"
                    "INSERT INTO goes SELECT i, 'x' FROM generate_series(1, 10) i")
-    run = migrate(pair, chunk_size="256kB", copy_jobs=1)
-    wait_until(lambda: phase(pair) == "copy" or not run.running)
+    run, holder = hold_copy(pair, 3, lambda: migrate(pair, chunk_size="256kB", copy_jobs=1))
     pair.on_source("UPDATE goes SET v = 'y'")
     pair.on_source("DROP TABLE goes")
+    holder.rollback()
     wait_phase(pair, ("stream", "ready"), run, 90)
     run.stop()
     pair.penstock.start("--stop-when-caught-up", command="migrate").wait(60, DONE)

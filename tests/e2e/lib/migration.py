@@ -26,30 +26,36 @@ def wait_phase(pair, wanted, run, timeout=90):
     wait_until(there, timeout, f"the phase {' or '.join(names)}")
 
 
-def hold_copy(pair, count):
-    """Holds the copy, which has one job, up between two chunks, when it has done so many; gives the session that does.
-    The job holds no lock on the source then. Each chunk records itself first, and who asks for a lock first has it
-    first: so each time one chunk goes by."""
-    lock = "LOCK TABLE penstock.copied_chunk IN EXCLUSIVE MODE"
+CHUNKS = "LOCK TABLE penstock.copied_chunk IN EXCLUSIVE MODE"
+
+
+def hold_copy(pair, count, start):
+    """Has `start` begin a migration, which copies with one job, and holds it up between two chunks, when it has done so
+    many; gives what `start` gave, and the session that holds. The slot waits for a transaction that is open on the source:
+    so nothing is copied before the lock is there. The job holds no lock on the source then. Each chunk records itself
+    first, and who asks for a lock first has it first: so each time one chunk goes by."""
     waiting = ("SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE datname = %s"
                " AND relation = 'penstock.copied_chunk'::regclass AND NOT granted")
 
     def wait_waiting(number):
         wait_until(lambda: about(pair, waiting, (pair.name,))[0][0] >= number, 60, f"{number} that wait")
+    no_slot_yet = pair.hold("SELECT pg_current_xact_id()", pair.source_cluster)
+    started = start()
     wait_until(lambda: about(pair, "SELECT to_regclass('penstock.copied_chunk')")[0][0], 60, "the table of chunks")
-    holder = pair.hold(lock)
+    holder = pair.hold(CHUNKS)
+    no_slot_yet.rollback()
     for _ in range(count):
         wait_waiting(1)
         after = pair.connect(pair.target_cluster)
         after.autocommit = False
-        asking = threading.Thread(target=after.cursor().execute, args=(lock,))
+        asking = threading.Thread(target=after.cursor().execute, args=(CHUNKS,))
         asking.start()
         wait_waiting(2)
         holder.rollback()
         asking.join()
         holder = after
     wait_waiting(1)
-    return holder
+    return started, holder
 
 
 def equal_after_cutover(pair):
