@@ -122,13 +122,18 @@ Test(statedir, is_free_after_a_kill)
 Test(statedir, a_program_that_is_started_does_not_keep_the_lock)
 {
     pen_statedir *dir = open_it();
+    int started[2];
+    cr_assert_eq(pipe2(started, O_CLOEXEC), 0);
     pid_t child = fork();
     cr_assert_geq(child, 0);
     if (child == 0) {
         execlp("sleep", "sleep", "20", (char *)NULL);
         _exit(127);
     }
-    usleep(200000); /* until it is the other program */
+    close(started[1]);
+    char none;
+    cr_assert_eq(read(started[0], &none, 1), 0); /* until it is the other program */
+    close(started[0]);
     pen_statedir_close(dir);
     pen_statedir *again = open_it();
     pen_statedir_close(again);
