@@ -1,5 +1,6 @@
 """`penstock migrate`, from an empty target to the cutover."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -8,11 +9,13 @@ import re
 import struct
 import subprocess
 import termios
+import threading
 
 import pytest
 
+from lib.cluster import die_with_parent, time_factor
 from lib.everything import FILL, SCHEMA, Writers, phase, same_definitions
-from lib.migration import cutover, equal_after_cutover, migrate, wait_phase
+from lib.migration import cutover, equal_after_cutover, hold_copy, migrate, wait_phase
 from lib.program import DONE, FAILED, USAGE, binary, wait_until
 
 
@@ -26,8 +29,7 @@ def test_everything_under_load(any_pair):
         assert pair.on_target("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")[0][0] == 0
         assert pair.on_target("SELECT count(*) FROM pg_constraint WHERE contype = 'f'")[0][0] == 0
         before = writers.committed
-        wait_until(lambda: writers.committed > before + 50)
-    assert writers.committed > 100
+        wait_until(lambda: writers.committed > max(before + 50, 100))
     done = cutover(pair)
     assert run.wait(30) == DONE, "the running migrate hands over"
     assert equal_after_cutover(pair) > 10000
@@ -258,9 +260,8 @@ def test_acknowledged_when_spooled(pair):
     with pair.connect(pair.target_cluster) as blocker, blocker.cursor() as cursor:
         blocker.autocommit = False
         cursor.execute("BEGIN; LOCK TABLE t IN EXCLUSIVE MODE")
-        before = pair.confirmed_lsn()
         pair.on_source("UPDATE t SET v = 'y' WHERE id % 3 = 0")
-        wait_until(lambda: pair.confirmed_lsn() != before, 30, "the source is told to forget what is in the spool")
+        pair.wait_told(run)
         run.kill()
         run.process.wait()
     cutover(pair, ack="spooled")
@@ -364,20 +365,30 @@ def test_bars_on_a_terminal(pair):
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     arguments = ["--source", pair.penstock.source, "--target", pair.penstock.target, "--name", pair.name, "--dir",
                  str(pair.penstock.dir), "--chunk-size", "256kB", "--copy-jobs", "1", "--stop-when-caught-up"]
-    process = subprocess.Popen([binary(), "migrate", *arguments], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
-    os.close(slave)
-    shown = b""
-    try:
-        while True:
-            piece = os.read(master, 65536)
-            if not piece:
-                break
-            shown += piece
-    except OSError:  # the other end is closed
-        pass
-    assert process.wait(60) == DONE, shown[-2000:]
-    text = shown.decode()
-    assert re.search(r"copy +\[#*\.*\] +\d+%  [0-9.]+ [kM]?B, [0-9.]+ [kM]?B/s.*, \d+ rows/s, 1 tab", text), text[-3000:]
+    shown = []
+
+    def show():
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(master, 65536):
+                shown.append(piece)
+
+    def said():
+        return b"".join(shown).decode(errors="replace")
+    terminal = threading.Thread(target=show, daemon=True)
+
+    def start():
+        process = subprocess.Popen([binary(), "migrate", *arguments], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
+                                   preexec_fn=die_with_parent)
+        os.close(slave)
+        terminal.start()
+        return process
+    process, holder = hold_copy(pair, 3, start)
+    bars = r"copy +\[#*\.*\] +\d+%  [0-9.]+ [kM]?B, [0-9.]+ [kM]?B/s.*, \d+ rows/s, 1 tab"
+    wait_until(lambda: re.search(bars, said()), what="the bars")
+    holder.rollback()
+    assert process.wait(60 * time_factor()) == DONE, said()[-2000:]
+    terminal.join()
+    text = said()
     assert "\x1b[31m" not in text, "a table's name reaches no terminal as it is"
     screen = []  # as a terminal would show it at the end
     for part in re.split(r"(\r\x1b\[\d+A\x1b\[J)", text.replace("\r\n", "\n")):
