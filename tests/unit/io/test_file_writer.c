@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ static int interrupts;
 static int flush_errno;
 static int flushes;
 static unsigned delay_us;
+static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER; /* who has it holds up all writes */
 static pen_error err;
 static int fd;
 
@@ -25,6 +27,8 @@ static int fd;
 ssize_t pwrite(int to, const void *data, size_t size, off_t offset)
 {
     usleep(delay_us);
+    pthread_mutex_lock(&disk);
+    pthread_mutex_unlock(&disk);
     if (interrupts > 0) {
         interrupts--;
         errno = EINTR;
@@ -122,9 +126,10 @@ Test(file_writer, no_progress_is_an_error)
 Test(file_writer, poll_tells_when_it_has_finished_and_queue_does_not_wait)
 {
     pen_file_writer *writer = start();
-    delay_us = 200000;
+    pthread_mutex_lock(&disk);
     begin(writer, PEN_DISK_WRITE_DURABLY, 0);
     cr_assert_null(pen_file_writer_poll(writer), "the disk takes longer than this");
+    pthread_mutex_unlock(&disk);
     cr_assert_eq(finish(writer), 0);
     cr_assert_null(pen_file_writer_poll(writer), "given back once");
     pen_file_writer_stop(writer);
