@@ -4,6 +4,7 @@ The other side is the installed version, with which all other tests run. tools/f
 servers; tests that lack theirs are skipped.
 """
 
+import contextlib
 import re
 import signal
 
@@ -213,20 +214,36 @@ def admin(cluster, statement, dbname="postgres"):
     return cluster.sql(statement, dbname=dbname)
 
 
+@contextlib.contextmanager
+def setting(cluster, name, value):
+    """Of the server, for a while. Sessions that it starts have it as soon as all of its processes have been told."""
+    def change(statement, shown):
+        admin(cluster, f"ALTER SYSTEM {statement}")
+        admin(cluster, "SELECT pg_reload_conf()")
+        wait_until(lambda: admin(cluster, f"SHOW {name}") == shown, what=f"the server to have {name} {shown}")
+    before = admin(cluster, f"SHOW {name}")
+    change(f"SET {name} = '{value}'", [(value,)])
+    try:
+        yield
+    finally:
+        change(f"RESET {name}", before)
+
+
 def lose_wal(pair):
     """The source removes what the slot needs."""
     source = pair.source_cluster
-    admin(source, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-    admin(source, "SELECT pg_reload_conf()")
-    try:
+    with setting(source, "max_slot_wal_keep_size", "1MB"):
         for _ in range(4):
             pair.on_source("INSERT INTO t SELECT coalesce(max(id), 0) + 1 FROM t")
             admin(source, "SELECT pg_switch_wal()")
-        admin(source, "CHECKPOINT")
-        wait_until(lambda: slot_status(pair) == "lost", what="the loss of the slot")
-    finally:
-        admin(source, "ALTER SYSTEM RESET max_slot_wal_keep_size")
-        admin(source, "SELECT pg_reload_conf()")
+        wait_lost(pair)
+
+
+def wait_lost(pair):
+    def lost():
+        admin(pair.source_cluster, "CHECKPOINT")
+        return slot_status(pair) == "lost"
+    wait_until(lost, what="the loss of the slot")
 
 
 def slot_status(pair):
@@ -248,16 +265,8 @@ def test_slot_that_was_idle_for_too_long(within):
     pair = within()
     pair.schema("CREATE TABLE t (id int PRIMARY KEY)")
     pair.make_slot()
-    admin(pair.source_cluster, "ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
-    admin(pair.source_cluster, "SELECT pg_reload_conf()")
-    try:
-        def lost():
-            admin(pair.source_cluster, "CHECKPOINT")
-            return slot_status(pair) == "lost"
-        wait_until(lost, what="the loss of the slot")
-    finally:
-        admin(pair.source_cluster, "ALTER SYSTEM RESET idle_replication_slot_timeout")
-        admin(pair.source_cluster, "SELECT pg_reload_conf()")
+    with setting(pair.source_cluster, "idle_replication_slot_timeout", "1s"):
+        wait_lost(pair)
     error = pair.penstock.fails().the_error()
     assert "invalidated" in error and "idle_timeout" in error, error
 
