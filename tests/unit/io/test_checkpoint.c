@@ -48,7 +48,7 @@ static void teardown(void)
     rmdir(dir);
 }
 
-TestSuite(checkpoint, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(checkpoint, .init = setup, .fini = teardown, .timeout = 600);
 
 /* How often `words` stand in what was logged. */
 static int logged(const char *words)
