@@ -390,14 +390,9 @@ def test_the_targets_type_changes_beneath(pair):
 
 
 @pytest.mark.parametrize("encodings", [("LATIN1", "UTF8"), ("UTF8", "LATIN1")])
-def test_encodings(clusters, tmp_path, pair, encodings):
+def test_encodings(pair, encodings):
     """Text is in the target's encoding in binary, too: bare, and within what holds text."""
-    for cluster, encoding, connection in zip(clusters, encodings, (pair.source, pair.target)):
-        connection.close()
-        cluster.sql(f"DROP DATABASE {pair.name}")
-        cluster.sql(f"CREATE DATABASE {pair.name} OWNER owner TEMPLATE template0 ENCODING '{encoding}'"
-                    " LC_COLLATE 'C' LC_CTYPE 'C'")
-    pair.source, pair.target = pair.connect(clusters[0]), pair.connect(clusters[1])
+    pair.recreate(encodings)
     pair.schema("""CREATE TABLE t (id text PRIMARY KEY, v varchar(20), n name, l text[], j jsonb, k json, s tsvector,
         q tsquery, p jsonpath); ALTER TABLE t REPLICA IDENTITY FULL; CREATE TABLE bag (v text, j jsonb, s tsvector);
         ALTER TABLE bag REPLICA IDENTITY FULL""")

@@ -28,16 +28,9 @@ INSERT INTO "Größe"."Äpfel" VALUES (1000, 'neu: ©'); DELETE FROM "naïve" WH
 
 
 @pytest.fixture(name="between")
-def fixture_between(pair, clusters, request):
+def fixture_between(pair, request):
     """The pair with databases in two encodings."""
-    pair.penstock.kill_all()
-    for connection in pair.connections:
-        connection.close()
-    for cluster, encoding in zip(clusters, request.param):
-        cluster.sql(f"DROP DATABASE {pair.name}")
-        cluster.sql(f"CREATE DATABASE {pair.name} OWNER owner TEMPLATE template0 ENCODING '{encoding}'"
-                    " LC_COLLATE 'C' LC_CTYPE 'C'")
-    pair.source, pair.target = (pair.connect(cluster) for cluster in clusters)
+    pair.recreate(request.param)
     for connection, encoding in zip((pair.source, pair.target), request.param):
         # Names are compared as bytes where nobody knows what they mean.
         connection.set_client_encoding("UTF8" if encoding != "SQL_ASCII" else "SQL_ASCII")

@@ -154,7 +154,7 @@ class Cluster:
             return
         self.process.send_signal(how)
         try:
-            self.process.wait(30)
+            self.process.wait(60 * time_factor())
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

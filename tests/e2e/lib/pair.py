@@ -2,6 +2,7 @@
 
 import collections
 
+import psycopg2
 from psycopg2 import sql as quoting
 
 from .cluster import SUPERUSER
@@ -50,8 +51,19 @@ class Pair:
                     "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (s,)
                 )[0][0], what=f"the end of slot {slot}'s walsender")
                 cluster.sql("SELECT pg_drop_replication_slot(%s)", (slot,))
-            cluster.sql(f"DROP DATABASE {self.name} WITH (FORCE)")
+            drop_database(cluster, self.name)
         self.penstock.forget_all()
+
+    def recreate(self, encodings):
+        """Both databases anew, the source's and the target's in these encodings."""
+        for connection in self.connections:
+            connection.close()
+        self.connections.clear()
+        for cluster, encoding in zip((self.source_cluster, self.target_cluster), encodings):
+            drop_database(cluster, self.name)
+            cluster.sql(f"CREATE DATABASE {self.name} OWNER owner TEMPLATE template0 ENCODING '{encoding}'"
+                        " LC_COLLATE 'C' LC_CTYPE 'C'")
+        self.source, self.target = self.connect(self.source_cluster), self.connect(self.target_cluster)
 
     def on_source(self, statement, params=None):
         return run(self.source, statement, params)
@@ -189,6 +201,17 @@ class Pair:
                 quoting.Identifier(column), quoting.Identifier(table)).as_string(self.target)
             found.append(admin.sql(statement, dbname=self.name)[0][0])
         return max((lsn_number(lsn) for lsn in found if lsn), default=None)
+
+
+def drop_database(cluster, name):
+    """The server itself waits for the sessions that it ends for 5 s."""
+    def dropped():
+        try:
+            cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")
+            return True
+        except psycopg2.errors.ObjectInUse:
+            return False
+    wait_until(dropped, what=f"the end of all sessions of {name}")
 
 
 def run(connection, statement, params=None):
