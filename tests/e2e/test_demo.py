@@ -17,7 +17,7 @@ def demo(program, *extra):
         [ROOT / "tools" / "demo", "--scale", "1", "--seconds", "1", "--rate", "200", "--clients", "4", *extra],
         env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        said, _ = process.communicate(timeout=120 * time_factor())
+        said, _ = process.communicate(timeout=600 * time_factor())
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)  # it takes down its servers
