@@ -1,5 +1,7 @@
 """Rows in binary and as text: what auto chooses, and that both bring the same."""
 
+import re
+
 import pytest
 
 from lib.cluster import Cluster
@@ -352,7 +354,7 @@ def test_a_type_changes_in_a_binary_stream(pair):
 
 
 def comes_soon(run):
-    wait_until(lambda: "the stream comes" in run.stderr, what="the format in the log")
+    wait_until(lambda: re.search(r"the stream comes.*\n", run.stderr), what="the format in the log")
     return comes(run)
 
 

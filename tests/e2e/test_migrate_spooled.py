@@ -53,7 +53,8 @@ def test_received_while_it_copies(pair, streaming):
                 pair.wait_told(run)
                 time.sleep(0.5)
                 pair.wait_told(run)
-                assert phase(pair) == "copy" and "received into the spool" in run.stderr
+                assert phase(pair) == "copy"
+                wait_until(lambda r=run: "received into the spool" in r.stderr, what="word of it")  # a thread of its own
                 if how == "cut":
                     pair.source_cluster.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
                                             " WHERE slot_name = %s", (pair.name,))
