@@ -64,7 +64,7 @@ static pen_control_result ask(char **answer)
     pen_thread thread = {0};
     pen_cell_init(&stop, 0);
     cr_assert(pen_thread_start(&thread, PEN_ROLE_STATUS, "status", serve, NULL, &err));
-    pen_control_result result = pen_control_ask(dir, 5000, answer, &err);
+    pen_control_result result = pen_control_ask(dir, 60000, answer, &err);
     pen_cell_publish(&stop, 1);
     pen_thread_join(&thread);
     return result;
