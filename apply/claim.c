@@ -33,18 +33,8 @@ void pen_claim_format_mark(uint64_t owner, char sql[PEN_CLAIM_MARK_SIZE])
 {
     char key[24];
     format_key(owner, key);
-    snprintf(sql, PEN_CLAIM_MARK_SIZE, "SELECT pg_catalog.pg_try_advisory_lock_shared('%s')", key);
-}
-
-bool pen_claim_session(pen_pgconn *conn, uint64_t owner, pen_error *err)
-{
-    char key[24];
-    const char *const values[] = {key};
-    format_key(owner, key);
     /* Nobody takes it in a way that others would wait for. */
-    return pen_pgconn_exec(conn, "mark the session",
-                           "SELECT pg_catalog.pg_try_advisory_lock_shared($1::pg_catalog.int8)", 1,
-                           values, NULL, err);
+    snprintf(sql, PEN_CLAIM_MARK_SIZE, "SELECT pg_catalog.pg_try_advisory_lock_shared('%s')", key);
 }
 
 bool pen_claim_end(pen_pgconn *conn, uint64_t owner, const char *pid, bool *ours, pen_error *err)

@@ -16,10 +16,8 @@
 
 #include "io/pgconn.h"
 
-/* Marks a session as one of the state directory `owner`'s. */
-PEN_MUST_CHECK bool pen_claim_session(pen_pgconn *conn, uint64_t owner, pen_error *err);
-
-/* The same as SQL without parameters, for the source's walsender. */
+/* What marks a session as one of the state directory `owner`'s: SQL without parameters, which a
+ * walsender takes as well. */
 #define PEN_CLAIM_MARK_SIZE 96
 void pen_claim_format_mark(uint64_t owner, char sql[PEN_CLAIM_MARK_SIZE]);
 

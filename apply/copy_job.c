@@ -243,15 +243,15 @@ static bool connect(pen_copy_job *job, pen_error *err)
     if (job->target == NULL) {
         const pen_session_options session = {.conninfo = options->target,
                                              .application_name = name,
+                                             .owner = queue->migration->resume.owner,
+                                             .plans = PEN_SESSION_FOR_QUERIES,
                                              .replica_role = queue->migration->resume.replica_role,
                                              .durable = true};
         if (!pen_session_open(&session, &conn, err)) {
             return false;
         }
         set_conn(job, &job->target, conn);
-        if (!pen_session_plan_freely(conn, err) ||
-            !pen_claim_session(conn, queue->migration->resume.owner, err) ||
-            !pen_pgconn_exec(conn, "set up the session", encoding, 0, NULL, NULL, err)) {
+        if (!pen_pgconn_exec(conn, "set up the session", encoding, 0, NULL, NULL, err)) {
             return false;
         }
     }

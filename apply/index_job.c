@@ -29,16 +29,19 @@ bool pen_index_open(const pen_options *options, uint64_t owner, const char *part
     char memory[PEN_INDEX_MEMORY_SIZE];
     char setup[160];
     snprintf(name, sizeof(name), "penstock %s %s", options->name, part);
-    const pen_session_options session = {
-        .conninfo = options->target, .application_name = name, .durable = true, .names_only = true};
+    const pen_session_options session = {.conninfo = options->target,
+                                         .application_name = name,
+                                         .owner = owner,
+                                         .plans = PEN_SESSION_FOR_QUERIES,
+                                         .durable = true,
+                                         .names_only = true};
     pen_pgconn *made = NULL;
     if (!pen_session_open(&session, &made, err)) {
         return false;
     }
     snprintf(setup, sizeof(setup), "SET maintenance_work_mem = '%s'; SET lock_timeout = 0",
              pen_index_memory(options, memory));
-    if (!pen_session_plan_freely(made, err) || !pen_claim_session(made, owner, err) ||
-        !pen_pgconn_exec(made, "set up the session", setup, 0, NULL, NULL, err)) {
+    if (!pen_pgconn_exec(made, "set up the session", setup, 0, NULL, NULL, err)) {
         pen_pgconn_close(made);
         return false;
     }

@@ -51,22 +51,22 @@ const char *pen_phase_name(pen_phase phase)
     return phase_names[phase];
 }
 
-static bool open_session(pen_migration *migration, pen_error *err)
+static bool open_session(pen_migration *migration, uint64_t owner, pen_error *err)
 {
     char name[64];
     snprintf(name, sizeof(name), "penstock %s control", migration->options->name);
     const pen_session_options session = {.conninfo = migration->options->target,
                                          .application_name = name,
+                                         .owner = owner,
+                                         .plans = PEN_SESSION_FOR_QUERIES,
                                          .durable = true,
                                          .names_only = true};
-    return pen_session_open(&session, &migration->target, err) &&
-           pen_session_plan_freely(migration->target, err);
+    return pen_session_open(&session, &migration->target, err);
 }
 
 static bool open_target(pen_migration *migration, pen_error *err)
 {
-    return open_session(migration, err) &&
-           pen_claim_session(migration->target, migration->resume.owner, err);
+    return open_session(migration, migration->resume.owner, err);
 }
 
 static bool claim(pen_migration *migration, pen_error *err)
@@ -154,7 +154,7 @@ bool pen_migration_look(const pen_options *options, pen_migration **migration, p
     bool has = false;
     made->options = options;
     made->phase = PEN_PHASE_CHECK;
-    if (!open_session(made, err) ||
+    if (!open_session(made, 0, err) ||
         !pen_session_has_table(made->target, "penstock.migration", &has, err) ||
         (has && !read_phase(made, err))) {
         pen_migration_close(made);

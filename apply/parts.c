@@ -1,6 +1,5 @@
 #include "apply/parts.h"
 
-#include "apply/claim.h"
 #include "apply/losses.h"
 #include "apply/reached.h"
 #include "apply/receiver.h"
@@ -17,14 +16,17 @@
 /* Workers' sessions that are opened at the same time. */
 #define OPENINGS_AT_ONCE 8
 
-static bool open_target(const pen_stream *stream, const char *part, bool durable, pen_pgconn **conn,
-                        pen_error *err)
+static bool open_target(const pen_stream *stream, const char *part, pen_session_plans plans,
+                        pen_pgconn **conn, pen_error *err)
 {
+    bool durable = plans == PEN_SESSION_FOR_QUERIES; /* the control session */
     char name[64];
     snprintf(name, sizeof(name), "penstock %s %s", stream->options->name, part);
     const pen_session_options session = {
         .conninfo = stream->options->target,
         .application_name = name,
+        .owner = stream->resume.owner,
+        .plans = plans,
         .replica_role = stream->resume.replica_role && !durable,
         .durable = durable,
         .names_only = durable,
@@ -38,11 +40,6 @@ static bool open_target(const pen_stream *stream, const char *part, bool durable
                      stream->worker_count + 2);
             pen_error_advise(err, advice);
         }
-        return false;
-    }
-    if (!pen_claim_session(*conn, stream->resume.owner, err)) {
-        pen_pgconn_close(*conn);
-        *conn = NULL;
         return false;
     }
     return true;
@@ -115,11 +112,12 @@ static bool find_end(pen_run *run, pen_error *err)
     return ok && nudge(run, err);
 }
 
-/* One worker's session while it is made. */
+/* One session while it is made. */
 typedef struct opening {
     pen_stream *stream;
-    unsigned number;
+    unsigned number; /* a worker's */
     pen_thread thread;
+    pen_pgconn *catalog; /* what the catalog's gives */
     bool ok;
     pen_error err;
 } opening;
@@ -129,7 +127,7 @@ static bool open_worker(pen_stream *stream, unsigned number, pen_error *err)
     char part[24];
     pen_pgconn *conn = NULL;
     snprintf(part, sizeof(part), "worker %u", number + 1);
-    if (!open_target(stream, part, false, &conn, err)) {
+    if (!open_target(stream, part, PEN_SESSION_FOR_ROWS, &conn, err)) {
         return false;
     }
     pen_worker *worker = pen_alloc_lines(sizeof(*worker));
@@ -148,12 +146,17 @@ static void run_opening(void *arg)
     it->ok = open_worker(it->stream, it->number, &it->err);
 }
 
-/* Each session takes some ten round trips, so that a distant target would have them wait for
+static void run_catalog_opening(void *arg)
+{
+    opening *it = arg;
+    it->ok = open_target(it->stream, "catalog", PEN_SESSION_FOR_CATALOG, &it->catalog, &it->err);
+}
+
+/* Each session takes some seven round trips, so that a distant target would have them wait for
  * seconds one after the other. A few at a time: a server, or a proxy before it, that starts a
  * process for each does not like a hundred at once. */
-static bool start_workers(pen_run *run, pen_error *err)
+static bool open_workers(pen_stream *stream, pen_error *err)
 {
-    pen_stream *stream = run->stream;
     opening openings[OPENINGS_AT_ONCE];
     bool ok = true;
     for (unsigned first = 0; ok && first < stream->worker_count; first += OPENINGS_AT_ONCE) {
@@ -180,6 +183,23 @@ static bool start_workers(pen_run *run, pen_error *err)
         pen_handover_add_worker(&stream->handover, i, &stream->workers[i]->parker);
     }
     return ok;
+}
+
+/* The sessions of those who apply: the dispatcher's, beside the workers'. */
+static bool open_appliers(pen_run *run, pen_pgconn **catalog, pen_error *err)
+{
+    opening beside = {.stream = run->stream};
+    if (!pen_thread_start(&beside.thread, PEN_ROLE_DISPATCHER, "catalog", run_catalog_opening,
+                          &beside, err)) {
+        return false;
+    }
+    bool ok = open_workers(run->stream, err);
+    pen_thread_join(&beside.thread);
+    *catalog = beside.catalog;
+    if (ok && !beside.ok) {
+        *err = beside.err;
+    }
+    return ok && beside.ok;
 }
 
 /* The checkpoint tells nothing that the target does not know better, but for one thing: that there
@@ -278,7 +298,7 @@ static bool open_source(pen_run *run, pen_error *err)
 static bool open_control(pen_run *run, pen_pgconn **control, pen_error *err)
 {
     pen_error why;
-    if (open_target(run->stream, "control", true, control, err)) {
+    if (open_target(run->stream, "control", PEN_SESSION_FOR_QUERIES, control, err)) {
         return true;
     }
     if (!run->began && pen_reached_may_wait(run->stream->options, err) &&
@@ -298,8 +318,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
     bool with_reader = run->reader == NULL;
     stream->resume.owner = pen_statedir_id(run->statedir);
     PEN_KILL_POINT("stream-connecting");
-    if (!open_source(run, err) || !open_control(run, &control, err) ||
-        !pen_session_plan_freely(control, err)) {
+    if (!open_source(run, err) || !open_control(run, &control, err)) {
         goto fail;
     }
     if (with_reader) {
@@ -309,8 +328,7 @@ bool pen_parts_make(pen_run *run, pen_error *err)
         }
     }
     if (!open_checkpoint(run, &file, err) || !resume(run, control, err) ||
-        !open_target(stream, "catalog", false, &catalog, err) ||
-        !pen_session_plan_once(catalog, err) || !start_workers(run, err)) {
+        !open_appliers(run, &catalog, err)) {
         goto fail;
     }
     if (with_reader) {

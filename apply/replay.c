@@ -18,6 +18,7 @@
 #include "apply/rows.h"
 #include "core/kill_point.h"
 #include "core/log.h"
+#include "core/sqlstate.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -3,6 +3,7 @@
 #include "apply/statement_set.h"
 #include "core/kill_point.h"
 #include "core/log.h"
+#include "core/sqlstate.h"
 
 #include <stdio.h>
 #include <stdlib.h>

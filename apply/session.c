@@ -1,5 +1,7 @@
 #include "apply/session.h"
 
+#include "apply/claim.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,9 +11,10 @@
  *   text;
  * - no timeout of the server's or role's default may end a session that only waits for its turn;
  * - row security must not hide rows silently: off makes the server say so instead;
- * - plans: a generic plan made while a table was small would stay a sequential scan for ever; JIT
- *   compiles for 100 ms what runs for 0.04 ms;
- * - a server that lost us must notice, or its locks stay. */
+ * - JIT compiles for 100 ms what runs for 0.04 ms;
+ * - a server that lost us must notice, or its locks stay;
+ * - a worker that stands in the queue for a lock holds others up: in the end it goes out, and
+ * queues anew. A role that has a lock_timeout on the target has it for a reason, so that counts. */
 static const char *const row_settings =
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; "
     "SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C'; "
@@ -19,17 +22,21 @@ static const char *const row_settings =
     "SET default_transaction_read_only = off; "
     "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
     "SET idle_session_timeout = 0; "
-    "SET row_security = off; "
-    "SET plan_cache_mode = 'force_generic_plan'; SET jit = off; SET enable_seqscan = off; "
-    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; "
+    "SET row_security = off; SET jit = off; "
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
-    "SET client_connection_check_interval = '10s'; ";
-
-/* A worker that stands in the queue for a lock holds others up: in the end it goes out, and queues
- * anew. A role that has a lock_timeout on the target has it for a reason, so that counts. */
-static const char *const lock_timeout =
+    "SET client_connection_check_interval = '10s'; "
     "SELECT pg_catalog.set_config('lock_timeout', '5min', false)"
-    " WHERE pg_catalog.current_setting('lock_timeout') = '0'";
+    " WHERE pg_catalog.current_setting('lock_timeout') = '0'; ";
+
+/* A generic plan made while a table was small would stay a sequential scan for ever. */
+static const char *const plans[] = {
+    [PEN_SESSION_FOR_ROWS] =
+        "SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off; "
+        "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; ",
+    [PEN_SESSION_FOR_CATALOG] =
+        "SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off; ",
+    [PEN_SESSION_FOR_QUERIES] = "",
+};
 
 bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen_error *err)
 {
@@ -39,7 +46,8 @@ bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen
         .application_name = options->application_name,
     };
     pen_pgconn *made = NULL;
-    char rest[256];
+    char mark[PEN_CLAIM_MARK_SIZE] = "";
+    char setup[2048];
     if (!pen_pgconn_open(&connect, &made, err)) {
         return false;
     }
@@ -50,14 +58,18 @@ bool pen_session_open(const pen_session_options *options, pen_pgconn **conn, pen
                       version / 10000);
         goto fail;
     }
-    snprintf(rest, sizeof(rest), "SET client_encoding = '%s'; SET synchronous_commit = %s%s%s",
-             options->names_only ? "UTF8" : pen_pgconn_parameter(made, "server_encoding"),
-             options->durable ? "on" : "off",
-             version >= 170000 ? "; SET transaction_timeout = 0" : "",
-             options->replica_role ? "; SET session_replication_role = replica" : "");
-    if (!pen_pgconn_exec(made, "set up the session", row_settings, 0, NULL, NULL, err) ||
-        !pen_pgconn_exec(made, "set up the session", rest, 0, NULL, NULL, err) ||
-        !pen_pgconn_exec(made, "set up the session", lock_timeout, 0, NULL, NULL, err)) {
+    if (options->owner != 0) {
+        pen_claim_format_mark(options->owner, mark);
+    }
+    /* All at once: a round trip for each would show at a start, and after each lost connection. */
+    int size = snprintf(
+        setup, sizeof(setup), "%s%sSET client_encoding = '%s'; SET synchronous_commit = %s; %s%s%s",
+        row_settings, plans[options->plans],
+        options->names_only ? "UTF8" : pen_pgconn_parameter(made, "server_encoding"),
+        options->durable ? "on" : "off", version >= 170000 ? "SET transaction_timeout = 0; " : "",
+        options->replica_role ? "SET session_replication_role = replica; " : "", mark);
+    PEN_ASSERT(size > 0 && (size_t)size < sizeof(setup));
+    if (!pen_pgconn_exec(made, "set up the session", setup, 0, NULL, NULL, err)) {
         goto fail;
     }
     *conn = made;
@@ -67,33 +79,13 @@ fail:
     return false;
 }
 
-bool pen_session_plan_freely(pen_pgconn *conn, pen_error *err)
-{
-    return pen_pgconn_exec(conn, "set up the session",
-                           "RESET plan_cache_mode; RESET enable_seqscan; RESET enable_hashjoin;"
-                           " RESET enable_mergejoin; RESET enable_material",
-                           0, NULL, NULL, err);
-}
-
-bool pen_session_plan_once(pen_pgconn *conn, pen_error *err)
-{
-    return pen_pgconn_exec(conn, "set up the session",
-                           "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_material",
-                           0, NULL, NULL, err);
-}
-
 bool pen_session_may_be_replica(pen_pgconn *conn, bool *may, pen_error *err)
 {
+    /* Two commands at once are a transaction of their own, which a refusal ends. */
     *may = pen_pgconn_exec(conn, "set session_replication_role",
-                           "BEGIN; SET LOCAL session_replication_role = replica; COMMIT", 0, NULL,
-                           NULL, err);
-    if (*may) {
-        return true;
-    }
-    if (strcmp(err->sqlstate, "42501") != 0) {
-        return false;
-    }
-    return pen_pgconn_exec(conn, "roll back", "ROLLBACK", 0, NULL, NULL, err);
+                           "SET LOCAL session_replication_role = replica; SELECT 1", 0, NULL, NULL,
+                           err);
+    return *may || strcmp(err->sqlstate, "42501") == 0;
 }
 
 bool pen_session_has_table(pen_pgconn *conn, const char *name, bool *has, pen_error *err)

@@ -7,9 +7,20 @@
 
 #include "io/pgconn.h"
 
+/* How the session's queries are planned. */
+typedef enum pen_session_plans {
+    PEN_SESSION_FOR_ROWS,    /* prepared statements for rows: by indexes, once, without values */
+    PEN_SESSION_FOR_CATALOG, /* queries over the catalogs that are kept prepared: once, and by
+                                indexes also while the catalogs are small; any joins */
+    PEN_SESSION_FOR_QUERIES, /* as the server would by itself: for queries over the catalogs of many
+                                tables */
+} pen_session_plans;
+
 typedef struct pen_session_options {
     const char *conninfo;
     const char *application_name;
+    uint64_t owner; /* marks the session as this state directory's (claim.h); 0 not */
+    pen_session_plans plans;
     bool replica_role; /* ask for session_replication_role=replica: FKs and ordinary triggers sleep
                         */
     bool durable;      /* synchronous_commit=on: for the durability barrier */
@@ -17,17 +28,9 @@ typedef struct pen_session_options {
                           which the stream brings its values */
 } pen_session_options;
 
-/* Opens a session for writing rows. Every SET is checked. */
+/* Opens a session for writing rows: one round trip after the login. Every SET is checked. */
 PEN_MUST_CHECK bool pen_session_open(const pen_session_options *options, pen_pgconn **conn,
                                      pen_error *err);
-
-/* Lets an open session plan as the server would by itself: queries over the catalogs of many tables
- * need the joins and scans that the statements for rows must not use. */
-PEN_MUST_CHECK bool pen_session_plan_freely(pen_pgconn *conn, pen_error *err);
-
-/* Lets it plan queries over the catalogs that it keeps prepared: once, without their values, and by
- * indexes also while the catalogs are small. */
-PEN_MUST_CHECK bool pen_session_plan_once(pen_pgconn *conn, pen_error *err);
 
 /* Asks whether there is a table (or a view) of that name, which is quoted where it must be. */
 PEN_MUST_CHECK bool pen_session_has_table(pen_pgconn *conn, const char *name, bool *has,

@@ -2,6 +2,7 @@
 
 #include "apply/worker.h"
 #include "core/log.h"
+#include "core/sqlstate.h"
 
 #include <stdio.h>
 #include <stdlib.h>

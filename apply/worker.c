@@ -6,6 +6,7 @@
 #include "apply/waves.h"
 #include "core/kill_point.h"
 #include "core/log.h"
+#include "core/sqlstate.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 #include "io/pgconn.h"
 
 #include "core/options.h"
+#include "core/sqlstate.h"
 #include "core/text.h"
 
 #include <libpq-fe.h>
@@ -52,54 +53,6 @@ static void one_line(const char *words, char *line, size_t size)
     line[used] = '\0';
 }
 
-static bool has_class(const char *sqlstate, const char *class)
-{
-    return strncmp(sqlstate, class, 2) == 0;
-}
-
-pen_error_kind pen_sqlstate_kind(const char *sqlstate)
-{
-    static const char *const retry[] = {"40001", "40P01", "55P03", "57014", "57P01",
-                                        "57P02", "57P03", "55006", "XX000"};
-    static const char *const conflict[] = {"23505", "23P01", "23503"};
-    for (size_t i = 0; i < PEN_COUNTOF(retry); i++) {
-        if (strcmp(sqlstate, retry[i]) == 0) {
-            return PEN_ERROR_RETRY;
-        }
-    }
-    for (size_t i = 0; i < PEN_COUNTOF(conflict); i++) {
-        if (strcmp(sqlstate, conflict[i]) == 0) {
-            return PEN_ERROR_CONFLICT;
-        }
-    }
-    return has_class(sqlstate, "08") || has_class(sqlstate, "53") ? PEN_ERROR_RETRY
-                                                                  : PEN_ERROR_FATAL;
-}
-
-bool pen_sqlstate_passes(const char *sqlstate)
-{
-    static const char *const passing[] = {"40001", "40P01", "55P03", "57014"};
-    for (size_t i = 0; i < PEN_COUNTOF(passing); i++) {
-        if (strcmp(sqlstate, passing[i]) == 0) {
-            return true;
-        }
-    }
-    return has_class(sqlstate, "53");
-}
-
-/* A server that will let us in later says so: it starts up or recovers (57P03), shuts down (57P01,
- * 57P02), has no connection left (53300), or another session still has the slot (55006). */
-static bool says_later(const char *sqlstate)
-{
-    static const char *const later[] = {"57P01", "57P02", "57P03", "53300", "55006"};
-    for (size_t i = 0; i < PEN_COUNTOF(later); i++) {
-        if (strcmp(sqlstate, later[i]) == 0) {
-            return true;
-        }
-    }
-    return has_class(sqlstate, "08");
-}
-
 bool pen_pgconn_error(const pen_pgconn *conn, const char *what, pen_error *err)
 {
     char words[1024];
@@ -128,7 +81,7 @@ bool pen_pgresult_error(const pen_pgresult *result, const char *what, pen_error 
                   "cannot %s: %s%s%s%s%s", what, words, more_line,
                   sqlstate != NULL ? " (SQLSTATE " : "", sqlstate != NULL ? sqlstate : "",
                   sqlstate != NULL ? ")" : "");
-    err->was_there = sqlstate == NULL || says_later(sqlstate);
+    err->was_there = sqlstate == NULL || pen_sqlstate_says_later(sqlstate);
     if (sqlstate != NULL) {
         snprintf(err->sqlstate, sizeof(err->sqlstate), "%s", sqlstate);
     }
@@ -287,41 +240,6 @@ static void ask_sqlstate(const char *const *keywords, const char *const *values,
     PQfinish(pg);
 }
 
-static bool has_any(const char *words, const char *const *list, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strstr(words, list[i]) != NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Neon's proxy says nearly everything under XX000, so there the words tell. */
-static bool proxy_refuses(const char *words)
-{
-    static const char *const final[] = {"password authentication failed", "is not allowed",
-                                        "endpoint could not be found", "endpoint cannot be found",
-                                        "is disabled"};
-    return has_any(words, final, PEN_COUNTOF(final));
-}
-
-static bool proxy_says_later(const char *words)
-{
-    static const char *const later[] = {"connect to compute node", "Control plane request failed",
-                                        "temporarily unavailable", "Too many connections"};
-    return has_any(words, later, PEN_COUNTOF(later));
-}
-
-/* Refusals that stay until somebody changes something on the server: class 28 is who we are, 3D
- * which database, 42 what we may, 55000 a database that lets nobody in. */
-static bool is_final(const char *sqlstate, const char *words)
-{
-    return has_class(sqlstate, "28") || has_class(sqlstate, "3D") || has_class(sqlstate, "42") ||
-           strcmp(sqlstate, "55000") == 0 ||
-           (strcmp(sqlstate, "XX000") == 0 && proxy_refuses(words));
-}
-
 /* Why the connection could not be made. libpq repeats parts of the string, and of one whose
  * password is not percent-encoded it may take a part of the password for a host or a port: its
  * words are only shown where it is certain which part is the password. */
@@ -345,9 +263,9 @@ static void explain_refusal(const pen_pgconn *conn, const pen_pgconn_options *op
     } else {
         char sqlstate[6];
         ask_sqlstate(keywords, values, sqlstate);
-        bool later =
-            says_later(sqlstate) || (strcmp(sqlstate, "XX000") == 0 && proxy_says_later(words));
-        pen_error_set(err, is_final(sqlstate, words) ? PEN_ERROR_FATAL : PEN_ERROR_RETRY,
+        bool later = pen_sqlstate_lets_in_later(sqlstate, words);
+        pen_error_set(err,
+                      pen_sqlstate_is_final(sqlstate, words) ? PEN_ERROR_FATAL : PEN_ERROR_RETRY,
                       "%s: cannot connect: %s", side, words);
         if (!later) {
             char advice[128];
@@ -543,32 +461,42 @@ bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int va
     return judge(conn, what, res, result, err);
 }
 
-/* The name under which a query is prepared, now or before. */
-static bool prepare_once(pen_pgconn *conn, const char *what, const char *sql, char name[16],
-                         pen_error *err)
+/* Prepares a query and runs it, in one round trip. */
+static bool prepare_and_exec(pen_pgconn *conn, const char *what, const char *name, const char *sql,
+                             int value_count, const char *const *values, pen_pgresult **result,
+                             pen_error *err)
 {
-    PGresult *res = NULL;
-    unsigned i = 0;
-    while (i < conn->prepared_count && conn->prepared[i] != sql) {
-        i++;
-    }
-    snprintf(name, 16, "again%u", i);
-    if (i < conn->prepared_count) {
-        return true;
-    }
-    PEN_ASSERT(i < PREPARED_MOST);
-    if (conn->parker == NULL) {
-        res = PQprepare(conn->pg, name, sql, 0, NULL);
-    } else if (PQsendPrepare(conn->pg, name, sql, 0, NULL) != 1) {
+    enum { PREPARED, PREPARED_END, ROWS, ROWS_END, SYNC, ANSWERS };
+    PGresult *answers[ANSWERS] = {NULL};
+    if (PQenterPipelineMode(conn->pg) != 1 || PQsendPrepare(conn->pg, name, sql, 0, NULL) != 1 ||
+        PQsendQueryPrepared(conn->pg, name, value_count, values, NULL, NULL, 0) != 1 ||
+        PQpipelineSync(conn->pg) != 1) {
         return pen_pgconn_error(conn, what, err);
-    } else if (!await_stoppable(conn, what, &res, err)) {
+    }
+    bool ok = true;
+    for (int i = 0; ok && i < ANSWERS; i++) {
+        ok = conn->parker == NULL || wait_for_answer(conn, what, err);
+        answers[i] = ok ? PQgetResult(conn->pg) : NULL;
+    }
+    if (!ok) {
+        PQclear(answers[PREPARED]);
+        PQclear(answers[ROWS]);
         return false;
     }
-    if (!judge(conn, what, res, NULL, err)) {
-        return false;
+    PQclear(answers[SYNC]);
+    if (!judge(conn, what, answers[PREPARED], NULL, err)) {
+        PQclear(answers[ROWS]);
+        ok = false;
+    } else {
+        conn->prepared[conn->prepared_count++] = sql;
+        ok = judge(conn, what, answers[ROWS], result, err);
     }
-    conn->prepared[conn->prepared_count++] = sql;
-    return true;
+    /* After a lost connection it stays as it is; that is the error then. */
+    if (PQexitPipelineMode(conn->pg) != 1 && ok) {
+        pen_pgresult_clear(result != NULL ? *result : NULL);
+        return pen_pgconn_error(conn, what, err);
+    }
+    return ok;
 }
 
 bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const char *sql, int value_count,
@@ -576,8 +504,14 @@ bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const char *sql, 
 {
     PGresult *res = NULL;
     char name[16];
-    if (!prepare_once(conn, what, sql, name, err)) {
-        return false;
+    unsigned i = 0;
+    while (i < conn->prepared_count && conn->prepared[i] != sql) {
+        i++;
+    }
+    snprintf(name, sizeof(name), "again%u", i);
+    if (i == conn->prepared_count) {
+        PEN_ASSERT(i < PREPARED_MOST);
+        return prepare_and_exec(conn, what, name, sql, value_count, values, result, err);
     }
     if (conn->parker == NULL) {
         res = PQexecPrepared(conn->pg, name, value_count, values, NULL, NULL, 0);

@@ -100,12 +100,6 @@ bool pen_pgresult_error(const pen_pgresult *result, const char *what, pen_error 
 /* Makes the error of a connection that failed, on one line. False always. */
 bool pen_pgconn_error(const pen_pgconn *conn, const char *what, pen_error *err);
 
-/* What an SQLSTATE means for us: worth a retry, a conflict, or fatal. */
-pen_error_kind pen_sqlstate_kind(const char *sqlstate);
-/* True for what ends a statement but not its session, and may be over when it is tried again: a
- * deadlock, a lock timeout, a cancel, a serialization failure, resources that ran out. */
-bool pen_sqlstate_passes(const char *sqlstate);
-
 /* Non-blocking use. After pen_pgconn_set_nonblocking the send functions only queue; flush sends. */
 PEN_MUST_CHECK bool pen_pgconn_set_nonblocking(pen_pgconn *conn, pen_error *err);
 /* *pending: bytes are left that the socket did not take. */

@@ -169,10 +169,10 @@ static bool open_all(simulating *it, pen_error *err)
     if (options->target != NULL) {
         const pen_session_options session = {.conninfo = options->target,
                                              .application_name = "penstock simulate",
+                                             .plans = PEN_SESSION_FOR_QUERIES,
                                              .names_only = true};
         if (!pen_session_open(&session, &it->catalog, err) ||
-            !pen_session_may_be_replica(it->catalog, &replica_role, err) ||
-            !pen_session_plan_freely(it->catalog, err)) {
+            !pen_session_may_be_replica(it->catalog, &replica_role, err)) {
             return false;
         }
     }
