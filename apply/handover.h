@@ -125,8 +125,8 @@ PEN_MUST_CHECK pen_turn pen_handover_wait_for_turn(pen_handover *handover, unsig
 PEN_MUST_CHECK pen_turn pen_handover_wait_for_batch(pen_handover *handover, unsigned number,
                                                     uint64_t batch_number, uint64_t bound);
 /* Worker `number`, whose turn it is: batch `batch_number` has committed; wakes who holds the next
- * one, and who waits for a batch. Gives the next one, as pen_handover_take does, when it was left
- * to this commit, or NULL. */
+ * one, and who waits for a batch. Gives, as pen_handover_take does, a batch that was left to a
+ * commit, or NULL: the next one, or, when this call comes late, a later one. */
 PEN_MUST_CHECK pen_batch *pen_handover_commit(pen_handover *handover, unsigned number,
                                               uint64_t batch_number);
 

@@ -245,3 +245,34 @@ def test_somebody_else_makes_the_same_schema(pair, made):
     other.commit()
     run.wait(30, expect=DONE)
     assert pair.same() == 1
+
+
+def test_a_start_asks_a_distant_target_little(pair):
+    """Each question is a round trip, in a start and after each lost connection: one to set a session up, one for each
+    thing to know about a table, and the sessions of those who apply at the same time."""
+    begin(pair)
+    pair.penstock.catch_up()
+    links = []
+
+    class Watched(Proxy):
+        @property
+        def links(self):
+            return self._links
+
+        @links.setter
+        def links(self, now):
+            self._links = now
+            links.extend(link for link in now if link not in links)
+
+    proxy = Watched(pair.target_cluster.port)
+    try:
+        pair.penstock.target = pair.target_cluster.uri(pair.name, pair.role, port=proxy.port)
+        pair.on_source("INSERT INTO t VALUES (2)")
+        pair.penstock.catch_up(workers=4)
+    finally:
+        proxy.close()
+    # of which 4 are the login and 1 is the goodbye, and of the worker that had a row, 2 the batch
+    _, *others = [link.asked for link in links]  # the first is that of control, which asks on while it runs
+    assert len(others) == 5
+    assert min(others) >= 7 and max(others) <= 10, others
+    assert pair.same() == 2

@@ -42,6 +42,7 @@ class Link:
         self.silent = threading.Event()  # reads on, and passes nothing on
         self.swallow = None  # the same for one direction: whether that to the client
         self.swallowed = 0
+        self.asked = 0  # how often the client has said something
         self.cut_after = None  # bytes to the client, then a reset in the middle of them
         self.lock = threading.Lock()
         self.over = False
@@ -56,6 +57,7 @@ class Link:
                 data = source.recv(CHUNK)
                 if not data:
                     break
+                self.asked += not to_client
                 if self.proxy.delay:
                     time.sleep(self.proxy.delay)
                 if self.proxy.bytes_per_second:
