@@ -18,8 +18,9 @@ class Held:
 
     def __init__(self, pair, *extra, live=False, **changed):
         self.pair = pair
-        # who drains says so little to the source that its loss shows late, else
-        pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET wal_sender_timeout = '1s'")
+        # Who drains says so little to the source that its loss shows late, else. But a penstock that has stood still
+        # for so long loses the source by itself.
+        pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET wal_sender_timeout = '4s'")
         pair.schema(TABLES)
         pair.make_slot()
         self.blocker = pair.hold("LOCK TABLE held IN SHARE MODE")
@@ -47,7 +48,7 @@ class Held:
     def lose(self, side):
         cluster = getattr(self.pair, side + "_cluster")
         who = "reader" if side == "source" else "worker %%"
-        assert cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        return cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
                            f" AND application_name LIKE 'penstock %% {who}'", (self.pair.name,))
 
     def let_go(self):
@@ -59,7 +60,7 @@ class Held:
 def test_lost_while_draining(pair, side, ack):
     held = Held(pair, "--ack", ack)
     held.signal()
-    held.lose(side)
+    assert held.lose(side)
     if (side, ack) == ("source", "spooled"):  # what is in flight needs no source to come to its end
         wait_until(lambda: "what is in the spool is applied" in held.run.stderr, 20, "word of the loss")
         assert held.run.running
@@ -86,13 +87,13 @@ def test_an_end_that_was_not_reached(pair, side, way):
         extra.append("7FFFFFFF/0")
     held = Held(pair, *extra)
     held.signal()
-    held.lose(side)
+    assert held.lose(side)
     held.run.wait(20, expect=STOPPED)
     assert "cut the stop short" in held.run.stderr
     if way == "--stop-when-caught-up":
         held.run = pair.penstock.start(way, workers=3)
         held.wait_held()
-        held.lose(side)
+        assert held.lose(side)
         wait_until(lambda: "trying again" in held.run.stderr, 20, "word of the loss")
         held.wait_held()
         held.let_go()
@@ -122,8 +123,8 @@ def test_stopped_between_two_tries(pair):
     pair.on_source("INSERT INTO t VALUES (3)")
     pair.target_cluster.sql(f"ALTER DATABASE {pair.name} ALLOW_CONNECTIONS false")
     try:
-        held.lose("target")
-        held.lose("source")
+        assert held.lose("target")
+        held.lose("source")  # unless its walsender has waited too long for an answer
         os.kill(held.run.pid, signal.SIGCONT)
         held.run.kill(signal.SIGTERM)
         code = held.run.wait(20)
