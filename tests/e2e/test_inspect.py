@@ -353,4 +353,5 @@ def test_a_capture_over_a_lost_connection(pair, tmp_path):
     code, out, _ = inspect_path(path, "--json", "--summary")
     assert code == DONE
     summary = json.loads(out.splitlines()[-1])
-    assert summary["record"] == "summary" and summary["sessions"] == 1
+    # more than one where the slot was not free at once
+    assert summary["record"] == "summary" and 1 <= summary["sessions"] <= run.stderr.count("trying again")
