@@ -67,7 +67,7 @@ class Link:
                 if self.swallow is to_client:
                     self.swallowed += len(data)
                     continue
-                if not to_client and self.proxy.asks_to_be_cut(data):
+                if not to_client and self.proxy.asks_to_be_cut(self, data):
                     break
                 if to_client and self.cut_after is not None:
                     self.cut_after -= len(data)
@@ -106,6 +106,7 @@ class Proxy:
         self.bytes_per_second = 0
         self.refusing = False
         self.cut_at = None  # what a client says, as bytes: its connection is reset, and this is None again
+        self.spared = []  # connections of which that is not meant
         self.lock = threading.Lock()
         self.links = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -135,9 +136,15 @@ class Proxy:
     def turn_away(self, client):
         reset(client)
 
-    def asks_to_be_cut(self, data):
+    def cut_a_new_one(self, words):
+        """Once a client says these words over a connection that is not there yet."""
         with self.lock:
-            found = self.cut_at is not None and self.cut_at in data
+            self.spared = self.live()
+            self.cut_at = words
+
+    def asks_to_be_cut(self, link, data):
+        with self.lock:
+            found = self.cut_at is not None and link not in self.spared and self.cut_at in data
             if found:
                 self.cut_at = None
             return found
