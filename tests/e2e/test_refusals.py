@@ -57,7 +57,7 @@ def test_the_slot_is_made_anew(pair):
     run = begin(pair)
     with Stopped(run):
         end_walsender(pair)
-        pair.on_source("SELECT pg_drop_replication_slot(%s)", (pair.name,))
+        pair.drop_slot()
         pair.on_source("INSERT INTO t VALUES (11)")
         pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pair.name,))
         pair.on_source("INSERT INTO t VALUES (12)")
@@ -69,7 +69,7 @@ def test_the_slot_is_dropped(pair):
     run = begin(pair)
     with Stopped(run):
         end_walsender(pair)
-        pair.on_source("SELECT pg_drop_replication_slot(%s)", (pair.name,))
+        pair.drop_slot()
     ends(run, "is gone", "--name")
 
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pty
 import re
+import select
 import signal
 import socket
 import stat
@@ -20,7 +21,7 @@ from lib.asking import (connect, control_file, converse, document, http_port, re
                         wait_document)
 from lib.cluster import OWNER_PASSWORD, SUPERUSER_PASSWORD, time_factor
 from lib.pair import lsn_number
-from lib.program import DONE, FAILED, USAGE, binary, wait_until
+from lib.program import DONE, FAILED, STOPPED, USAGE, binary, wait_until
 from lib.proxy import Doorman
 
 NOBODY = 65534
@@ -35,6 +36,14 @@ def begin(pair, *extra, rows=100, **changed):
     run = pair.penstock.start("--http", "0", *extra, **changed)
     pair.wait_rows("t", rows, run)
     return run
+
+
+def at_rest(found, rows):
+    """All of so many rows is there, and counted, and everybody waits: a worker counts a moment after its commit."""
+    stream = found["stream"]
+    return (streaming(found) and stream["rows"] == rows and stream["lag_bytes"] == 0 and stream["lag_seconds"] == 0
+            and stream["waiting_transactions"] == 0 and stream["reader"]["doing"] == "waits for the source"
+            and all(w["doing"] == "waits for a batch" and w["batch"] is None for w in stream["workers"]))
 
 
 def families(text):
@@ -62,21 +71,16 @@ def test_a_stream_says_how_it_goes(pair):
     run = begin(pair, workers=3)
     port = http_port(run)
     end = lsn_number(pair.wal_lsn())
-    found = wait_document(pair.penstock.dir, lambda d: streaming(d) and d["stream"]["rows"] == 100
-                          and d["stream"]["source_lsn"] and lsn_number(d["stream"]["source_lsn"]) >= end
-                          and d["stream"]["lag_bytes"] == 0 and d["stream"]["limit"] == "source", run)
+    found = wait_document(pair.penstock.dir, lambda d: at_rest(d, 100) and d["stream"]["limit"] == "source"
+                          and d["stream"]["confirmed_lsn"] and lsn_number(d["stream"]["source_lsn"]) >= end, run)
     assert found["name"] == pair.name and found["pid"] == run.pid and found["command"] == "stream"
     assert found["phase"] == "stream" and found["healthy"] and found["trouble"] is None and found["copy"] is None
     assert found["source"] == {"host": "127.0.0.1", "port": str(pair.source_cluster.port), "database": pair.name,
                                "user": "owner"}
     assert found["target"]["port"] == str(pair.target_cluster.port)
     stream = found["stream"]
-    assert stream["transactions"] >= 1 and stream["batches"] >= 1 and stream["waiting_transactions"] == 0
-    assert stream["lag_seconds"] == 0 and stream["blocker"] is None
+    assert stream["transactions"] >= 1 and stream["batches"] >= 1 and stream["blocker"] is None
     assert [w["number"] for w in stream["workers"]] == [1, 2, 3]
-    assert {w["doing"] for w in stream["workers"]} == {"waits for a batch"}
-    assert {w["batch"] for w in stream["workers"]} == {None}
-    assert stream["reader"]["doing"] == "waits for the source"
     assert stream["metrics"]["applied_changes"] == 100
     positions = [lsn_number(stream[f"{which}_lsn"]) for which in
                  ("confirmed", "durable", "applied", "dispatched", "received")]
@@ -101,13 +105,20 @@ def test_a_stream_says_how_it_goes(pair):
 def test_rates_are_of_what_happens(pair):
     run = begin(pair)
     began = time.monotonic()
-    for i in range(400):
-        pair.on_source(f"UPDATE t SET v = {i} WHERE id = {1 + i % 100}")
-        time.sleep(0.005)
-    found = document(pair.penstock.dir)
-    per_second = 400 / (time.monotonic() - began)
-    assert per_second / 4 < found["stream"]["rates"]["transactions_per_s"] < per_second * 4
-    assert found["stream"]["rates"]["received_bytes_per_s"] > 0
+    written = 0
+
+    def at_our_pace(found):
+        """Once we have written for longer than the rates look back. A machine may stand still for a while."""
+        nonlocal written
+        for _ in range(20):
+            pair.on_source(f"UPDATE t SET v = {written} WHERE id = {1 + written % 100}")
+            written += 1
+            time.sleep(0.005)
+        seconds = time.monotonic() - began
+        rates = found["stream"]["rates"]
+        return (seconds > 8 and written / seconds / 4 < rates["transactions_per_s"] < written / seconds * 4
+                and rates["received_bytes_per_s"] > 0)
+    wait_document(pair.penstock.dir, at_our_pace, run, what="a rate that is ours")
     wait_document(pair.penstock.dir, lambda d: d["stream"]["rates"]["transactions_per_s"] == 0, run)
 
 
@@ -118,8 +129,9 @@ def test_what_the_source_has_not_sent_is_behind_too(pair):
     try:
         pair.on_source("UPDATE t SET v = 1")
         written = lsn_number(pair.wal_lsn())
-        found = wait_document(pair.penstock.dir, lambda d: lsn_number(d["stream"]["source_lsn"]) >= written, run)
-        assert found["stream"]["lag_bytes"] > 1000 and found["stream"]["waiting_transactions"] == 0
+        found = wait_document(pair.penstock.dir, lambda d: lsn_number(d["stream"]["source_lsn"]) >= written
+                              and d["stream"]["waiting_transactions"] == 0, run)
+        assert found["stream"]["lag_bytes"] > 1000
         assert lsn_number(found["stream"]["received_lsn"]) < written
     finally:
         os.kill(walsender, signal.SIGCONT)
@@ -129,6 +141,7 @@ def test_what_the_source_has_not_sent_is_behind_too(pair):
 
 def test_every_metric_is_told_with_its_kind_and_help(pair):
     run = begin(pair)
+    wait_document(pair.penstock.dir, lambda d: at_rest(d, 100), run)  # else the lag may not be counted yet
     found = families(request(http_port(run), "/metrics")[2])
     table = pathlib.Path(__file__).parents[2].joinpath("core", "metrics.def").read_text()
     rows = re.findall(r'^PEN_METRIC\(\s*(\w+),\s*"(\w+)",\s*(\w+),\s*(\w+),\s*"', table, re.M)
@@ -157,7 +170,7 @@ def test_counters_never_go_back(pair):
                 now = family.samples[0].value
                 assert now >= before.get(name, 0), name
                 before[name] = now
-    assert before["penstock_worker_seconds"] > 0
+    wait_until(lambda: value(families(request(port, "/metrics")[2]), "penstock_worker_seconds") > 0)
 
 
 def test_another_user_gets_nothing(pair):
@@ -274,22 +287,26 @@ def test_a_blocked_target(pair):
     pid = blocker.info.backend_pid
     pair.on_source("UPDATE t SET v = 1 WHERE id = 1")
     pair.on_source("UPDATE t SET v = 2 WHERE id = 2")
-    found = wait_document(pair.penstock.dir, lambda d: d["stream"]["blocker"] and d["stream"]["lag_seconds"] > 2, run)
+
+    def held_up(found):
+        """For a while, by each of the clocks that are looked at below: they begin at different moments."""
+        stream = found["stream"]
+        return (stream["blocker"] and stream["lag_seconds"] > 2
+                and any(w["batch"] and w["batch_seconds"] > 2 and w["doing"] == "waits for the target"
+                        for w in stream["workers"])
+                and any("waits for a lock" in note["message"] for note in found["warnings"]))
+    found = wait_document(pair.penstock.dir, held_up, run)
     stream = found["stream"]
     assert f"pid {pid}," in stream["blocker"] and "UPDATE" not in stream["blocker"]
     assert found["healthy"], "it goes on by itself when the lock is gone"
     assert stream["waiting_transactions"] >= 1 and stream["lag_bytes"] > 0
-    waiting = [w for w in stream["workers"] if w["batch"]]
-    assert waiting and waiting[0]["doing"] == "waits for the target" and waiting[0]["batch_seconds"] >= 2
-    assert any("waits for a lock" in note["message"] for note in found["warnings"])
     wait_document(pair.penstock.dir, lambda d: d["stream"]["limit"] == "target", run)
     table = status(pair.penstock.dir).stdout
     assert re.search(rf"^BLOCKED by +pid {pid},", table, re.M)
     assert re.search(r"worker \d has had the oldest batch for", table)
     assert value(families(request(http_port(run), "/metrics")[2]), "penstock_blocked") == 1
     blocker.rollback()
-    found = wait_document(pair.penstock.dir, lambda d: not d["stream"]["blocker"] and not d["stream"]["lag_bytes"], run)
-    assert found["stream"]["lag_seconds"] == 0 and found["stream"]["waiting_transactions"] == 0
+    wait_document(pair.penstock.dir, lambda d: not d["stream"]["blocker"] and at_rest(d, 102), run)
     pair.same()
 
 
@@ -299,6 +316,7 @@ def test_a_migration_in_all_its_phases(pair):
                    " PRIMARY KEY); INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 4000) i;"
                    "INSERT INTO small VALUES (1)")
     directory = pair.penstock.dir
+    before = pair.hold("CREATE TABLE small ()")  # the schema's own waits for what becomes of it
     run = pair.penstock.start("--http", "0", command="migrate", copy_jobs=1, chunk_size="128kB")
     found = wait_document(directory, lambda d: d["phase"] != "check", run)
     assert found["command"] == "migrate" and found["stream"] is None
@@ -306,6 +324,7 @@ def test_a_migration_in_all_its_phases(pair):
     wait_until(lambda: pair.on_target("SELECT to_regclass('penstock.copied_chunk')")[0][0], 20, "its tables")
     # each chunk records itself first
     blocker = pair.hold("LOCK TABLE penstock.copied_chunk IN SHARE MODE")
+    before.rollback()
     found = wait_document(directory, lambda d: d["phase"] == "copy" and d["copy"] and d["copy"]["in_work"], run)
     assert found["healthy"] and found["state"] == "preparing" and found["stream"] is None
     copy = found["copy"]
@@ -335,7 +354,7 @@ def test_clients_that_say_nothing_hold_nothing_up(pair):
         pair.on_source(f"INSERT INTO t VALUES ({1000 + i}, 0)")
         assert seconds_of(lambda: document(pair.penstock.dir)) < 3 * time_factor()
     pair.wait_rows("t", 105, run, timeout=5)
-    deadline = time.monotonic() + 20 * time_factor()
+    deadline = time.monotonic() + 60 * time_factor()
     gone = 0
     for client in silent[:100]:
         client.settimeout(max(0.1, deadline - time.monotonic()))
@@ -418,10 +437,9 @@ def test_two_in_two_directories(make_pair):
     pairs = [make_pair(), make_pair()]
     runs = [begin(pair, rows=10 + i) for i, pair in enumerate(pairs)]
     for i, pair in enumerate(pairs):
-        found = wait_document(pair.penstock.dir, streaming, runs[i])
+        found = wait_document(pair.penstock.dir, lambda d, n=10 + i: at_rest(d, n), runs[i])
         assert found["pid"] == runs[i].pid and found["name"] == pair.name
         assert json.loads(request(http_port(runs[i]), "/status")[2])["pid"] == runs[i].pid
-        assert found["stream"]["rows"] == 10 + i
 
 
 def test_a_directory_with_a_long_path(pair, tmp_path):
@@ -463,7 +481,7 @@ def test_a_lost_target(pair):
         pair.target_cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
                                 " AND application_name LIKE 'penstock%%'", (pair.name,))
         found = wait_document(pair.penstock.dir, lambda d: d["state"] == "recovering"
-                              and "is starting up" in d["reason"], run)
+                              and "is starting up" in (d["reason"] or ""), run)
         assert not found["healthy"] and found["recoveries"] >= 1 and found["stream"]["rows"] == 100
         code, _, body = request(port, "/healthz")
         assert code == 503 and body.startswith("recovering: target: ") and "starting up" in body
@@ -472,7 +490,7 @@ def test_a_lost_target(pair):
         doorman.refusing = False
         found = wait_document(pair.penstock.dir, lambda d: streaming(d) and d["stream"]["rows"] >= 101, run)
         assert found["healthy"] and found["reason"] is None and request(port, "/healthz")[0] == 200
-        assert found["warnings"] and "trying again" in found["warnings"][-1]["message"]
+        assert any("trying again" in note["message"] for note in found["warnings"])
         run.stop()
     finally:
         doorman.close()
@@ -483,6 +501,7 @@ def test_a_spool_and_a_stop_that_takes_its_time(pair):
     blocker = pair.hold("LOCK TABLE t IN SHARE MODE")
     pair.on_source("INSERT INTO t SELECT i, 0 FROM generate_series(1001, 5000) i")
     found = wait_document(pair.penstock.dir, lambda d: d["stream"]["spool_bytes"] > 100000 and d["stream"]["blocker"]
+                          and d["stream"]["confirmed_lsn"]
                           and lsn_number(d["stream"]["confirmed_lsn"]) > lsn_number(d["stream"]["durable_lsn"]), run)
     assert found["stream"]["lag_bytes"] > 0
     run.kill(signal.SIGTERM)
@@ -513,14 +532,17 @@ def test_watching(pair):
     while shown.count(b"\x1b[H") < 3:  # cleared, then drawn twice
         shown += os.read(master, 65536)
     assert shown.startswith(b"\x1b[H\x1b[2J") and shown.count(b"limited by") >= 1 and b"\x1b[K" in shown
-    run.stop()
-    assert screen.wait(10 * time_factor()) == FAILED
-    try:
-        while piece := os.read(master, 65536):
-            shown += piece
-    except OSError:
+    run.kill(signal.SIGTERM)
+    deadline = time.monotonic() + 60 * time_factor()
+    try:  # a terminal that nobody reads would hold it up
+        while time.monotonic() < deadline:
+            if select.select([master], [], [], 1)[0]:
+                shown += os.read(master, 65536)
+    except OSError:  # the other end is closed
         pass
+    assert screen.wait(10 * time_factor()) == FAILED
     os.close(master)
+    run.wait(expect=STOPPED)
     assert b"none runs with the state directory" in shown
     for process in (lines, documents):
         process.wait()
@@ -533,8 +555,8 @@ def test_names_and_words_reach_no_terminal_as_they_are(pair):
     run = pair.penstock.start("--http", "0", "--on-conflict", "skip", progress="plain")
     pair.on_target('INSERT INTO "odd\x1b[31m" VALUES (1)')
     pair.on_source('INSERT INTO "odd\x1b[31m" VALUES (1)')
-    found = wait_document(pair.penstock.dir, lambda d: d["stream"] and d["stream"]["skipped"] == 1, run)
-    assert any("odd" in note["message"] for note in found["warnings"])
+    wait_document(pair.penstock.dir, lambda d: d["stream"] and d["stream"]["skipped"] == 1
+                  and any("odd" in note["message"] for note in d["warnings"]), run)
     table = status(pair.penstock.dir).stdout
     assert "odd" in table and "\x1b" not in table and "\x1b" not in request(http_port(run), "/status")[2]
     assert value(families(request(http_port(run), "/metrics")[2]), "penstock_skipped_changes") == 1

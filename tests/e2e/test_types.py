@@ -2,6 +2,8 @@
 
 import pytest
 
+from lib.pair import drop_slot
+
 # type, then literals as SQL; the first is what the row starts with, and NULL is added to each
 TYPES = {
     "smallint": ["'-32768'", "32767"],
@@ -262,7 +264,7 @@ def test_encodings(pair, encodings, clusters, tmp_path):
         pair.penstock.kill_all()
         clusters[0].sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
                         " WHERE slot_name = %s", (name,))
-        clusters[0].sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-                        " WHERE slot_name = %s AND NOT active", (name,))
+        if clusters[0].sql("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (name,)):
+            drop_slot(clusters[0], name)
         for cluster in clusters:
             cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")

@@ -47,10 +47,7 @@ class Pair:
                 (self.name,),
             )
             for (slot,) in cluster.sql(slots, (self.name,)):
-                wait_until(lambda c=cluster, s=slot: not c.sql(
-                    "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (s,)
-                )[0][0], what=f"the end of slot {slot}'s walsender")
-                cluster.sql("SELECT pg_drop_replication_slot(%s)", (slot,))
+                drop_slot(cluster, slot)
             drop_database(cluster, self.name)
         self.penstock.forget_all()
 
@@ -136,14 +133,18 @@ class Pair:
             return lsn_number(self.confirmed_lsn()) >= position
         wait_until(told, timeout, "the source to be told")
 
+    def drop_slot(self):
+        drop_slot(self.source_cluster, self.name)
+
     def wait_streaming(self, run_=None, timeout=30):
-        """Until penstock holds the slot: this run, not the walsender of one that has just ended."""
+        """Until penstock holds the slot: this run, not the walsender of one that has just ended. A slot that is still
+        being created counts as active too, but what is committed then may not come."""
         def active():
             if run_ is not None:
                 assert run_.running, f"penstock ended early:\n{run_.stderr[-4000:]}"
             return self.on_source(
                 "SELECT 1 FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid"
-                " WHERE s.slot_name = %s AND a.backend_start > to_timestamp(%s)",
+                " WHERE s.slot_name = %s AND a.backend_start > to_timestamp(%s) AND s.confirmed_flush_lsn IS NOT NULL",
                 (self.name, run_.started if run_ is not None else 0))
         wait_until(active, timeout, "an active slot")
 
@@ -214,6 +215,13 @@ def drop_database(cluster, name):
     wait_until(dropped, what=f"the end of all sessions of {name}")
 
 
+def drop_slot(cluster, slot):
+    """Who read it may have ended, and its walsender not yet."""
+    wait_until(lambda: not cluster.sql("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,)),
+               what=f"the end of slot {slot}'s walsender")
+    cluster.sql("SELECT pg_drop_replication_slot(%s)", (slot,))
+
+
 def run(connection, statement, params=None):
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
@@ -230,4 +238,4 @@ def lsn_number(text):
     return (int(high, 16) << 32) | int(low, 16)
 
 
-__all__ = ["Pair", "SUPERUSER", "identifier", "lsn_number", "run"]
+__all__ = ["Pair", "SUPERUSER", "drop_slot", "identifier", "lsn_number", "run"]
