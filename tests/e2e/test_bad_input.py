@@ -163,7 +163,7 @@ def test_slot_is_gone_while_a_progress_row_exists(one_table):
     pair = one_table
     pair.penstock.catch_up()
     pair.on_source("INSERT INTO t VALUES (1, 'lost with the slot')")
-    pair.on_source("SELECT pg_drop_replication_slot(%s)", (pair.name,))
+    pair.drop_slot()
     error = pair.penstock.fails().the_error()
     assert "slot" in error and pair.name in error
     assert pair.on_source("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", (pair.name,)) == [(0,)]
@@ -173,7 +173,7 @@ def test_slot_made_anew_while_a_progress_row_exists(one_table):
     """The server would silently start later."""
     pair = one_table
     pair.penstock.catch_up()
-    pair.on_source("SELECT pg_drop_replication_slot(%s)", (pair.name,))
+    pair.drop_slot()
     pair.on_source("INSERT INTO t VALUES (1, 'lost with the slot')")
     pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pair.name,))
     assert "slot" in pair.penstock.fails().the_error()
@@ -233,6 +233,8 @@ def test_a_target_that_has_forgotten_the_stream(one_table, make_pair, how):
         other.on_target("CREATE TABLE t (id int PRIMARY KEY, a text)")
         target = other.target_cluster.uri(other.name, "owner")
     pair.on_source("INSERT INTO t VALUES (2, 'b')")
+    wait_until(lambda: pair.on_source("SELECT 1 FROM pg_replication_slots WHERE NOT active AND slot_name = %s",
+                                      (pair.name,)), what="the end of the walsender, which may have heard more")
     confirmed = pair.confirmed_lsn()
     error = pair.penstock.fails(target=target).the_error()
     assert str(pair.penstock.dir) in error and "--target" in error

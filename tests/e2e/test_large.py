@@ -34,13 +34,13 @@ def fill(pair, first=1, rows=ROWS):
 
 
 def wait_for_apply(pair, run):
-    """Until a worker is in the middle of the large transaction."""
+    """Until a worker is in the middle of the large transaction: of this run, not what one before it has left."""
     def busy():
         assert run.running, run.stderr
         return pair.target_cluster.sql(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_xid IS NOT NULL"
-            " AND application_name LIKE %s AND now() - xact_start > interval '100 ms'",
-            (pair.name, "penstock%worker%"))[0][0]
+            " AND application_name LIKE %s AND now() - xact_start > interval '100 ms'"
+            " AND backend_start > to_timestamp(%s)", (pair.name, "penstock%worker%", run.started))[0][0]
     wait_until(busy, what="a worker in the middle of the transaction")
 
 
@@ -73,7 +73,8 @@ def test_many_that_wait_for_the_target(pair):
     blocker = pair.hold("LOCK TABLE big IN EXCLUSIVE MODE")
     for number in range(100):
         fill(pair, number * 400 + 1, 400)
-    wait_document(pair.penstock.dir, lambda d: d["stream"]["reader"]["doing"] == "waits for memory", run)
+    wait_document(pair.penstock.dir,
+                  lambda d: d["stream"] and d["stream"]["reader"]["doing"] == "waits for memory", run)
     blocker.rollback()
     pair.wait_rows("big", 40000, run)
     run.stop()
@@ -145,6 +146,9 @@ def test_stopped_in_the_middle(pair, how):
         run = pair.penstock.start(memory="16MB")
         wait_for_apply(pair, run)
         run.kill(how)
+        if how == signal.SIGTERM:  # who takes it late may be at the end first
+            wait_until(lambda r=run: "once more stops at once" in r.stderr or not r.running, 20,
+                       "the signal to be taken")
         between.rollback()
         run.wait(30)
         assert pair.on_target("SELECT count(*) FROM big")[0][0] == 0
@@ -161,7 +165,7 @@ def test_a_large_one_that_the_target_has_is_passed_over(pair):
     pair.penstock.catch_up(memory="16MB")
     before = pair.on_target("SELECT commit_lsn, end_lsn FROM penstock.progress")
     # as after a crash of penstock between the commit and the report: the stream begins before it again
-    pair.on_source("SELECT pg_drop_replication_slot(%s)", (pair.name,))
+    pair.drop_slot()
     pair.on_source("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (pair.name,))
     pair.on_target("UPDATE penstock.durable SET reported_lsn = 'FFFFFFFF/0'")
     fill(pair, ROWS + 1, 1000)
