@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from lib.asking import wait_document
 from lib.cluster import time_factor
 from lib.pair import lsn_number
 from lib.program import DONE, FAILED, STOPPED, wait_until
@@ -65,6 +66,11 @@ def wait_for_lock_wait(pair, run=None):
     return wait_until(waits, 20, "a worker that waits for a lock")
 
 
+def retries(pair):
+    """How often something has been applied again so far."""
+    return wait_document(pair.penstock.dir, lambda d: d["stream"])["stream"]["metrics"]["retries"]
+
+
 def warnings(run, words):
     return [e["message"] for e in run.events() if e.get("level") == "warn" and words in e["message"]]
 
@@ -89,7 +95,9 @@ def test_workers_are_cancelled_under_load(any_pair, limits):
     def transactions(first):
         for i in range(first, first + 700):
             table = f"t{chance.randrange(12)}"
-            yield [f"INSERT INTO {table} VALUES ({i}, 0, repeat('x', {chance.choice((1, 3000))}))",
+            # one of the writers after the other: they change each other's rows, and could meet in a deadlock
+            yield ["SELECT pg_advisory_xact_lock(1)",
+                   f"INSERT INTO {table} VALUES ({i}, 0, repeat('x', {chance.choice((1, 3000))}))",
                    f"UPDATE t{chance.randrange(12)} SET n = n + 1 WHERE id > {i - 20}",
                    f"DELETE FROM t{chance.randrange(12)} WHERE id = {i - 7}",
                    "UPDATE hot SET n = n + 1",
@@ -179,7 +187,8 @@ def test_somebody_locks_a_row_and_the_table(pair):
         wait_for_lock_wait(pair, run)
         pid = holder.connection.info.backend_pid
         wait_until(lambda p=pid: warnings(run, f"pid {p},"), 20, "its name")
-        time.sleep(1)  # two lock timeouts more, and it is not named again
+        tried = retries(pair)
+        wait_until(lambda t=tried: retries(pair) >= t + 2, 20, "two lock timeouts more")  # and it is not named again
         assert run.running and pair.on_target("SELECT count(*) FROM events")[0][0] < 60 * (number + 1)
         holder.end()
         pair.wait_rows("events", 60 * (number + 1), run)
@@ -194,22 +203,31 @@ def test_somebody_locks_a_row_and_the_table(pair):
 
 def test_a_deadlock_with_somebody_else(pair):
     """The server takes penstock's transaction as its victim; that comes again."""
-    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int)" + EVENTS)
+    pair.schema("".join(f"CREATE TABLE {name} (id int PRIMARY KEY, n int);" for name in ("one", "gate", "other"))
+                + EVENTS[2:])
     pair.make_slot()
-    pair.on_source("INSERT INTO t VALUES (1, 0), (2, 0)")
+    for name in ("one", "gate", "other"):
+        pair.on_source(f"INSERT INTO {name} VALUES (1, 0)")
     run = pair.penstock.start()
-    pair.wait_rows("t", 2, run)
-    holder = Holder(pair, "SELECT * FROM t WHERE id = 2 FOR UPDATE", deadlock_timeout="60s")
-    pair.transaction("UPDATE t SET n = 1 WHERE id = 1", "UPDATE t SET n = 1 WHERE id = 2",
-                     "INSERT INTO events VALUES ('both', 1)")
+    pair.wait_rows("other", 1, run)
+    gate = Holder(pair, "SELECT * FROM gate FOR UPDATE")
+    holder = Holder(pair, "SELECT * FROM other FOR UPDATE", deadlock_timeout="60s")
+    pair.transaction("UPDATE one SET n = 1", "UPDATE gate SET n = 1", "UPDATE other SET n = 1",
+                     "INSERT INTO events VALUES ('all', 1)")
     wait_for_lock_wait(pair, run)
-    holder.run("SELECT * FROM t WHERE id = 1 FOR UPDATE")  # returns when penstock has let go
+    # A server looks for a circle once in each wait: all else of it must be there when penstock's begins.
+    asking = threading.Thread(target=holder.run, args=("SELECT * FROM one FOR UPDATE",))
+    asking.start()
+    wait_until(lambda: pair.target_cluster.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s",
+                                               (holder.connection.info.backend_pid,)), 20, "its request")
+    gate.end()
+    asking.join()  # when penstock has let go
     assert pair.on_target("SELECT count(*) FROM events") == [(0,)]
     holder.end()
     pair.wait_rows("events", 1, run)
     assert any("40P01" in w and "Process" in w for w in warnings(run, "applied again")), "with the server's words"
     run.stop()
-    assert pair.same() == 3
+    assert pair.same() == 4
 
 
 @pytest.mark.parametrize("request_between", [True, False])
