@@ -141,6 +141,7 @@ def test_somebody_else_has_read_the_slot(away):
     """The spool is not the newest one: the start ends, though the target is away."""
     pair, _ = away
     write(pair, 1, 5)
+    pair.wait_slot_free()
     pair.on_source("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", (pair.name,))
     run = pair.penstock.fails(*SPOOLED)
     assert "somebody else has read the slot" in run.the_error()

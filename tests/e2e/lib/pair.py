@@ -124,6 +124,11 @@ class Pair:
             "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
         return rows[0][0] if rows else None
 
+    def wait_slot_free(self):
+        """Until nobody reads the slot: the walsender of a run that has just ended may for a moment still."""
+        wait_until(lambda: not self.on_source(
+            "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (self.name,)), 20, "the slot to be free")
+
     def wait_told(self, run_=None, timeout=60):
         """Until the source has been told that all it has committed so far may be forgotten."""
         position = lsn_number(self.wal_lsn())
