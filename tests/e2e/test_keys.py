@@ -52,10 +52,12 @@ CODES = "CREATE TABLE t (id int PRIMARY KEY, code int UNIQUE, n int);"
 def test_changes_of_one_batch_keep_their_order(pair):
     """Between batches locks and the order of commits keep rows right even where a key is not seen. Within one only the
     keys do: here the first change must wait for the batch before, and the second meets it in the table's key alone."""
-    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE held (id int PRIMARY KEY)")
+    pair.schema("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE held (id int PRIMARY KEY);"
+                "CREATE TABLE many (id int PRIMARY KEY)")
     pair.make_slot()
     run = pair.penstock.start(**HARD)
     pair.on_source("INSERT INTO t VALUES (5, 0)")
+    pair.on_source("INSERT INTO many VALUES (0)")
     pair.on_source("INSERT INTO held VALUES (0)")
     pair.wait_rows("held", 1, run)
     blocker = pair.hold("LOCK TABLE held IN SHARE MODE")
@@ -63,12 +65,13 @@ def test_changes_of_one_batch_keep_their_order(pair):
     under_way = ("SELECT pid FROM pg_stat_activity WHERE datname = %s AND xact_start IS NOT NULL"
                  " AND application_name LIKE 'penstock %% worker %%'")
     first = wait_until(lambda: pair.target_cluster.sql(under_way + " AND wait_event_type = 'Lock'", (pair.name,)))
-    pair.transaction("INSERT INTO t VALUES (5, 1)", "TRUNCATE t")
+    # A batch of a few rows would be left to the commit before it.
+    pair.transaction("INSERT INTO t VALUES (5, 1)", "TRUNCATE t", "INSERT INTO many SELECT generate_series(1, 100)")
     wait_until(lambda: set(pair.target_cluster.sql(under_way, (pair.name,))) - set(first), 20, "the second batch")
     blocker.rollback()
-    pair.wait_rows("held", 2, run)
+    pair.wait_rows("many", 101, run)
     run.stop()
-    assert pair.same() == 2
+    assert pair.same() == 103
 
 
 @pytest.mark.parametrize("seed", range(2))
