@@ -6,8 +6,10 @@ import signal
 
 import pytest
 
+from lib.asking import wait_document
 from lib.points import HAS_POINTS, needs_points
-from lib.program import DONE
+from lib.program import DONE, wait_until
+from lib.storm import WORKERS
 
 TABLES = ("CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE big (id int PRIMARY KEY, a text);"
           "CREATE TABLE events (n int); ALTER TABLE events REPLICA IDENTITY FULL")
@@ -94,12 +96,21 @@ def test_killed_while_it_begins(pair, point):
 def test_killed_between_two_transactions_of_a_replay(pair):
     pair.schema(TABLES)
     pair.make_slot()
-    pair.on_target("INSERT INTO t VALUES (59, 'in the way')")
+    pair.on_target("INSERT INTO t VALUES (50, 'in the way')")
+    run = pair.penstock.start(workers=1, env={"PENSTOCK_KILL_AT": "replay-between:3"})
+    pair.wait_streaming(run)
+    # All come into one batch: the only worker has none for them.
+    blocker = pair.hold("LOCK TABLE big IN SHARE MODE")
+    pair.on_source("INSERT INTO big VALUES (0, '')")
+    wait_until(lambda: pair.target_cluster.sql(WORKERS + " AND wait_event_type = 'Lock'", (pair.name,)), 20,
+               "the worker to wait")
     small(pair, 0)
-    dies(pair, pair.penstock.start(workers=1, env={"PENSTOCK_KILL_AT": "replay-between:3"}))
+    wait_document(pair.penstock.dir, lambda d: d["stream"] and d["stream"]["metrics"]["received_transactions"] >= 61, run)
+    blocker.rollback()
+    dies(pair, run)
     pair.on_target("DELETE FROM t WHERE a = 'in the way'")
     pair.penstock.catch_up()
-    assert pair.same() == 120
+    assert pair.same() == 121
 
 
 def test_without_the_option_the_variable_does_nothing(pair):
