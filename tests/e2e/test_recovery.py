@@ -68,7 +68,7 @@ def wait_for_lock_wait(pair, run=None):
 
 def retries(pair):
     """How often something has been applied again so far."""
-    return wait_document(pair.penstock.dir, lambda d: d["stream"])["stream"]["metrics"]["retries"]
+    return wait_document(pair.penstock.dir, lambda d: d["stream"])["stream"]["retries"]
 
 
 def warnings(run, words):
