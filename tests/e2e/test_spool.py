@@ -156,7 +156,7 @@ def small_disk(tmp_path):
 def test_a_full_disk(make_pair, small_disk, streaming):
     """The reader stops, says so, keeps the connection, and goes on when there is room."""
     pair = make_pair("owner")
-    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET wal_sender_timeout = '3s'")
+    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET wal_sender_timeout = '8s'")
     pair.stream_early()
     pair.schema(TABLES)
     pair.make_slot()
@@ -168,7 +168,7 @@ def test_a_full_disk(make_pair, small_disk, streaming):
     pid = pair.on_source("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (pair.name,))
     write(pair, 1, 30_000, 500)
     wait_until(lambda: "is full" in run.stderr, 60, "word of the full disk")
-    time.sleep(5)
+    time.sleep(10)  # longer than the source waits for a word
     assert run.running
     filler.unlink()
     write(pair, 200_001, 10)
