@@ -52,8 +52,6 @@ Test(sqlstate, what_passes_without_a_new_session)
     }
 }
 
-/* ---- where a connection string leads ---- */
-
 Test(sqlstate, what_comes_of_a_refused_connection)
 {
     static const struct {

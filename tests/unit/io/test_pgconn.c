@@ -110,6 +110,8 @@ Test(pgconn, closing_nothing)
     pen_pgresult_clear(NULL);
 }
 
+/* ---- where a connection string leads ---- */
+
 static pen_pgplace place_of(const char *conninfo)
 {
     pen_pgplace place;
