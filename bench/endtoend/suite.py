@@ -35,7 +35,7 @@ def arguments(command):
     parser = argparse.ArgumentParser(prog="tools/bench", description=HELP,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything: two to three minutes, for a first "
-                        "impression; without it about thirty")
+                        "impression; without it some twenty-two")
     parser.add_argument("--only", metavar="NAME", action="append", default=[],
                         help="only this case or group of cases, or what matches a pattern (\"lag-*\"); repeatable; "
                         "groups: " + ", ".join(f"{name} ({what})" for name, what in cases.GROUPS.items()))
@@ -82,10 +82,20 @@ def builds(wanted):
     return [(name, path.resolve()) for name, path in found]
 
 
+def without_places(command):
+    """Without where the results went: that says nothing to who reads them elsewhere."""
+    kept, skip = [], False
+    for argument in command:
+        if not skip and not argument.startswith(("--out", "--fill")):
+            kept.append(argument)
+        skip = not skip and argument in ("--out", "--fill")
+    return kept
+
+
 def describe(wanted, programs, rig, command):
     version = machine.said(str(postgres_bin() / "postgres"), "--version")
     return {
-        "format": FORMAT, "started": lag.now(), "command": ["tools/bench", *command], "commit": machine.commit(),
+        "format": FORMAT, "started": lag.now(), "command": ["tools/bench", *without_places(command)], "commit": machine.commit(),
         "quick": wanted.quick, "machine": machine.describe(), "versions": {"postgres": version} | {
             name: machine.said(str(path), "--version") for name, path in programs},
         "builds": {name: str(path) for name, path in programs}, "flags": wanted.flags, "servers": rig.settings(),

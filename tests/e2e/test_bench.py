@@ -254,6 +254,7 @@ def test_what_it_ran_on_is_told(tiny):
     results, _, said = tiny
     assert results["format"] == 1 and results["quick"] is False and results["took_seconds"] > 0
     assert results["command"][0] == "tools/bench" and "tiny-*" in results["command"]
+    assert "--out" not in results["command"], "where the results are is no part of what was measured"
     assert results["machine"]["processors"] >= 1 and results["machine"]["kernel"] and results["machine"]["sync_ms"] > 0
     assert "PostgreSQL" in results["versions"]["postgres"] and results["versions"]["penstock"].startswith("penstock")
     assert results["servers"]["fsync"] == "on", "numbers of servers that lose data are worth nothing"
