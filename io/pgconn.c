@@ -478,12 +478,14 @@ static bool prepare_and_exec(pen_pgconn *conn, const char *what, const char *nam
         ok = conn->parker == NULL || wait_for_answer(conn, what, err);
         answers[i] = ok ? PQgetResult(conn->pg) : NULL;
     }
+    PQclear(answers[PREPARED_END]); /* NULL, but for what a lost connection leaves */
+    PQclear(answers[ROWS_END]);
+    PQclear(answers[SYNC]);
     if (!ok) {
         PQclear(answers[PREPARED]);
         PQclear(answers[ROWS]);
         return false;
     }
-    PQclear(answers[SYNC]);
     if (!judge(conn, what, answers[PREPARED], NULL, err)) {
         PQclear(answers[ROWS]);
         ok = false;
