@@ -125,11 +125,17 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
 {
     pen_stream *stream = all->stream;
     const pen_batch_limits enough = pen_filling_enough(&stream->filling);
+    const pen_batch_limits plenty = pen_filling_plenty(&stream->filling);
     bool hold = behind && !pen_batch_is_full(batch, &enough);
+    bool grows = behind && !pen_batch_is_full(batch, &plenty);
     if (hold) {
         pen_meter_add(PEN_METRIC_BATCHES_HELD, !batch->held);
         batch->held = true;
         pen_handover_hold(&stream->handover, batch);
+    } else if (grows) {
+        /* As long as it can grow, who is at work keeps up: more workers would only take the
+         * target's processors from each other. */
+        pen_handover_offer_to_busy(&stream->handover, batch);
     } else if (!behind && batch->feed == NULL && pen_filling_is_quick(&stream->filling, batch)) {
         /* Until the batch before has committed nobody is woken for it, and others may join it. Far
          * behind it is the workers side by side that count. */
@@ -137,7 +143,7 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
     } else {
         pen_handover_offer(&stream->handover, batch);
     }
-    pen_dealing_tell_dry(&stream->dealing, hold);
+    pen_dealing_tell_dry(&stream->dealing, grows);
 }
 
 /* Nothing comes any more to fill it. */

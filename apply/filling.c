@@ -64,17 +64,24 @@ static uint64_t rows_in_time(const pen_filling *filling)
     return rows < PEN_FILLING_LEAST_ROWS ? PEN_FILLING_LEAST_ROWS : rows;
 }
 
+static pen_batch_limits within_time(const pen_filling *filling, pen_batch_limits fill)
+{
+    fill.rows = smaller(fill.rows, rows_in_time(filling));
+    return fill;
+}
+
 pen_batch_limits pen_filling_most(const pen_filling *filling)
 {
-    pen_batch_limits most = filling->limits;
-    most.rows = smaller(most.rows, rows_in_time(filling));
-    return most;
+    return within_time(filling, filling->limits);
 }
 
 pen_batch_limits pen_filling_enough(const pen_filling *filling)
 {
     bool is_far = pen_cell_read(&filling->trip_us) >= LONG_TRIP_US;
-    pen_batch_limits enough = is_far ? filling->far_fill : filling->near_fill;
-    enough.rows = smaller(enough.rows, rows_in_time(filling));
-    return enough;
+    return within_time(filling, is_far ? filling->far_fill : filling->near_fill);
+}
+
+pen_batch_limits pen_filling_plenty(const pen_filling *filling)
+{
+    return within_time(filling, filling->far_fill);
 }

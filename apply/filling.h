@@ -55,7 +55,9 @@ bool pen_filling_is_quick(const pen_filling *filling, const pen_batch *batch);
 
 /* Dispatcher: how far a batch may grow while no worker is idle. */
 pen_batch_limits pen_filling_most(const pen_filling *filling);
-/* Dispatcher: from where on an idle worker may take a batch that is held to be filled. */
+/* Dispatcher: from where on a worker that is done may take a batch that is held to be filled. */
 pen_batch_limits pen_filling_enough(const pen_filling *filling);
+/* Dispatcher: from where on an idle worker is woken for it. */
+pen_batch_limits pen_filling_plenty(const pen_filling *filling);
 
 #endif

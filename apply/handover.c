@@ -87,6 +87,16 @@ void pen_handover_offer(pen_handover *handover, pen_batch *batch)
     wake_idle(handover);
 }
 
+void pen_handover_offer_to_busy(pen_handover *handover, pen_batch *batch)
+{
+    PEN_ASSERT(!has_open_batch(handover));
+    /* [OPEN-1] release: as in pen_handover_offer. */
+    pen_place_put(&handover->open, batch);
+    if (pen_idle_is_full(&handover->idle, handover->worker_count)) {
+        wake_idle(handover);
+    }
+}
+
 void pen_handover_hold(pen_handover *handover, pen_batch *batch)
 {
     PEN_ASSERT(!has_open_batch(handover));
@@ -140,6 +150,8 @@ void pen_handover_offer_held(pen_handover *handover)
     if (batch != NULL) {
         handover->held = NULL;
         pen_handover_offer(handover, batch);
+    } else if (!pen_place_is_empty(&handover->open)) {
+        wake_idle(handover);
     }
 }
 

@@ -35,6 +35,7 @@
 #define PEN_APPLY_HANDOVER_H
 
 #include "apply/batch.h"
+#include "core/idle_set.h"
 #include "core/sync.h"
 #include "core/thread.h"
 
@@ -95,13 +96,18 @@ uint64_t pen_handover_committed(const pen_handover *handover);
 /* Dispatcher: lets the workers have `batch` (takes it), and wakes an idle one. There is no other
  * open batch: nothing was offered or held since the last take-back or wait. */
 void pen_handover_offer(pen_handover *handover, pen_batch *batch);
+/* Dispatcher: lets the workers have `batch` (takes it), but wakes an idle one only when none is at
+ * work: of those that are, whoever is done first will look for it. As above, there is no other open
+ * batch. */
+void pen_handover_offer_to_busy(pen_handover *handover, pen_batch *batch);
 /* Dispatcher: keeps `batch` (takes it) from the workers until it is taken back or offered. As
  * above, there is no other open batch. */
 void pen_handover_hold(pen_handover *handover, pen_batch *batch);
 /* Dispatcher: leaves `batch` (takes it) to the worker that commits the one before, without a wake;
  * offers it when that has committed. As above, there is no other open batch. */
 void pen_handover_follow(pen_handover *handover, pen_batch *batch);
-/* Dispatcher: offers the held batch, if any. */
+/* Dispatcher: offers the held batch, if any, or wakes an idle worker for the one that is offered.
+ */
 void pen_handover_offer_held(pen_handover *handover);
 /* Dispatcher: gives the open batch back, however it was let out or held, or NULL when a worker has
  * it or there was none. */

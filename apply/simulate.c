@@ -383,12 +383,22 @@ static void offer(pen_simulation *sim)
     }
 }
 
+/* The same, but wakes an idle one only when none is at work. */
+static void offer_to_busy(pen_simulation *sim)
+{
+    for (unsigned i = 0; i < sim->options.workers; i++) {
+        if (sim->workers[i].phase != PHASE_IDLE) {
+            sim->offered = true;
+            return;
+        }
+    }
+    offer(sim);
+}
+
 /* Waits until the open batch was taken. */
 static void wait_for_room(pen_simulation *sim)
 {
-    if (!sim->offered) {
-        offer(sim);
-    }
+    offer(sim);
     while (sim->open != NULL) {
         bool going_on = step(sim);
         PEN_ASSERT(going_on);
@@ -423,11 +433,17 @@ static void note_changes(pen_simulation *sim, const pen_played *played)
     }
 }
 
-static bool is_filled(const pen_simulation *sim)
+/* Lets the workers have the open batch as far as it is filled. */
+static void let_out(pen_simulation *sim)
 {
     const pen_filling *filling = sim->options.filling;
     pen_batch_limits enough = filling != NULL ? pen_filling_enough(filling) : sim->options.fill;
-    return sim->open->feed != NULL || pen_batch_is_full(sim->open, &enough);
+    pen_batch_limits plenty = filling != NULL ? pen_filling_plenty(filling) : sim->options.fill;
+    if (sim->open->feed != NULL || pen_batch_is_full(sim->open, &plenty)) {
+        offer(sim);
+    } else if (pen_batch_is_full(sim->open, &enough)) {
+        offer_to_busy(sim);
+    }
 }
 
 /* The open batch takes no more, or not this one. */
@@ -460,9 +476,7 @@ void pen_simulation_add(pen_simulation *sim, const pen_played *played)
     } else {
         sim->large = pen_pricer_large(sim->pricer, played);
     }
-    if (!sim->offered && is_filled(sim)) {
-        offer(sim);
-    }
+    let_out(sim);
     if (txn->feed != NULL) {
         receive(sim, txn->change_count); /* it flows while it is applied */
     }
@@ -470,7 +484,7 @@ void pen_simulation_add(pen_simulation *sim, const pen_played *played)
 
 pen_simulated pen_simulation_finish(pen_simulation *sim)
 {
-    if (sim->open != NULL && !sim->offered) {
+    if (sim->open != NULL) {
         offer(sim);
     }
     while (step(sim)) {

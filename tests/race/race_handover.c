@@ -28,6 +28,7 @@ static int delay(void)
 #define pen_idle_add(set, member)      (delay(), pen_idle_add(set, member))
 #define pen_idle_remove(set, member)   (delay(), pen_idle_remove(set, member))
 #define pen_idle_pick(set, count)      (delay(), pen_idle_pick(set, count))
+#define pen_idle_is_full(set, count)   (delay(), pen_idle_is_full(set, count))
 #define pen_idle_take_word(set, word)  (delay(), pen_idle_take_word(set, word))
 #define pen_parker_prepare(parker)     (delay(), pen_parker_prepare(parker))
 #define pen_parker_wake(parker)        (delay(), pen_parker_wake(parker))
@@ -43,6 +44,7 @@ typedef enum source {
     SOURCE_BUSY,   /* batches fill while workers are busy */
     SOURCE_QUIET,  /* a batch a transaction, and nothing more until somebody has taken it */
     SOURCE_BEHIND, /* batches are held to be filled, mostly, until now and then it is dry */
+    SOURCE_GROWS,  /* batches are left to who is at work, and nothing more until one has it */
     SOURCE_QUICK,  /* batches are left to the commit before, mostly */
     SOURCE_ABORTED /* everybody is told to stop half-way */
 } source;
@@ -72,9 +74,10 @@ static pen_lsn last_of[TXNS + 1]; /* by batch number, the last commit LSN, writt
 static uint64_t newest;           /* batch number, written at the commit */
 static pen_cell taken[TXNS + 2];  /* by batch number */
 static pen_counter wrong;
-static uint64_t rooms; /* the dispatcher waited for */
-static uint64_t holds; /* transactions after which the batch was held */
-static pen_cell over;  /* 1: the watchdog ends */
+static uint64_t rooms;   /* the dispatcher waited for */
+static uint64_t holds;   /* transactions after which the batch was held */
+static uint64_t growing; /* and left to who is at work */
+static pen_cell over;    /* 1: the watchdog ends */
 
 static void complain(const char *what, uint64_t number)
 {
@@ -104,6 +107,11 @@ static pen_txn *make_txn(pen_lsn commit_lsn)
 static void let_out(pen_batch *batch)
 {
     uint64_t draw = next_random();
+    if (mode == SOURCE_GROWS) {
+        growing++;
+        pen_handover_offer_to_busy(&handover, batch);
+        return;
+    }
     bool quick = mode == SOURCE_QUICK || (mode == SOURCE_ABORTED && draw / 128 % 2 == 0);
     if (quick && draw / 256 % 8 != 0) {
         pen_handover_follow(&handover, batch);
@@ -114,8 +122,13 @@ static void let_out(pen_batch *batch)
         pen_handover_offer(&handover, batch);
         return;
     }
-    holds++;
-    pen_handover_hold(&handover, batch);
+    if (draw / 512 % 2 == 0) {
+        growing++;
+        pen_handover_offer_to_busy(&handover, batch);
+    } else {
+        holds++;
+        pen_handover_hold(&handover, batch);
+    }
     if (draw / 16 % 8 == 0) {
         delay();
         pen_handover_offer_held(&handover);
@@ -148,7 +161,8 @@ static void dispatch_all(void *arg)
         }
         pen_batch_add(batch, txn);
         let_out(batch);
-        if (mode == SOURCE_QUIET && !pen_handover_wait_for_room(&handover)) {
+        bool waits = mode == SOURCE_QUIET || mode == SOURCE_GROWS;
+        if (waits && !pen_handover_wait_for_room(&handover)) {
             complain("stopped, and nobody said so", lsn);
         }
         if (mode == SOURCE_ABORTED && lsn == TXNS / 2) {
@@ -253,6 +267,7 @@ static bool set_up(pen_error *err)
     newest = 0;
     rooms = 0;
     holds = 0;
+    growing = 0;
     for (size_t i = 0; i < PEN_COUNTOF(taken); i++) {
         pen_cell_init(&taken[i], 0);
     }
@@ -343,13 +358,14 @@ static bool run(source which, unsigned count, uint64_t seed)
         complain("and no other batch followed a commit", newest);
     }
     printf("%s, %u workers: %lu batches, %lu waits for a turn, %lu let go, %lu for room, %lu held, "
-           "%lu followed\n",
+           "%lu left to who is at work, %lu followed\n",
            which == SOURCE_BUSY     ? "busy"
            : which == SOURCE_QUIET  ? "quiet"
            : which == SOURCE_BEHIND ? "behind"
+           : which == SOURCE_GROWS  ? "growing"
            : which == SOURCE_QUICK  ? "quick"
                                     : "aborted",
-           count, newest, waits, let_go, rooms, holds, followed);
+           count, newest, waits, let_go, rooms, holds, growing, followed);
     /* Who is told to stop may not have come to the second one yet. */
     return pen_counter_get(&wrong) == 0 && (newest > 1 || mode == SOURCE_ABORTED);
 fail:
@@ -365,6 +381,7 @@ static bool race(uint64_t first_seed)
         right = run(SOURCE_BUSY, counts[i], first_seed + 20 + i) && right;
         right = run(SOURCE_QUIET, counts[i], first_seed + 40 + i) && right;
         right = run(SOURCE_BEHIND, counts[i], first_seed + 50 + i) && right;
+        right = run(SOURCE_GROWS, counts[i], first_seed + 90 + i) && right;
         right = run(SOURCE_QUICK, counts[i], first_seed + 80 + i) && right;
     }
     for (uint64_t round = 0; round < 20; round++) {

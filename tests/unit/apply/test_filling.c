@@ -43,6 +43,20 @@ Test(filling, a_fast_target_gets_all_that_the_limits_allow)
     cr_assert_eq(pen_filling_enough(&filling).rows, limits.rows / 4);
     cr_assert_eq(pen_filling_enough(&filling).transactions, limits.transactions / 4);
     cr_assert_eq(pen_filling_enough(&filling).bytes, limits.bytes / 4);
+    /* And up to here who is at work already may take it, before another one is woken. */
+    cr_assert_eq(pen_filling_plenty(&filling).rows, limits.rows);
+    cr_assert_eq(pen_filling_plenty(&filling).transactions, limits.transactions);
+    cr_assert_eq(pen_filling_plenty(&filling).bytes, limits.bytes);
+}
+
+Test(filling, where_rows_take_long_all_are_woken_at_once)
+{
+    pen_filling filling = make();
+    pen_filling_learn(&filling, 100, 100 * 1000, 1, 0);
+    cr_assert_eq(pen_filling_plenty(&filling).rows, pen_filling_enough(&filling).rows);
+    pen_filling_init(&filling, &limits, 25, 1 << 20, 32);
+    pen_filling_learn(&filling, 100, 400, 1, 0);
+    cr_assert_lt(pen_filling_plenty(&filling).bytes, (1 << 20) / 32);
 }
 
 Test(filling, a_slow_target_gets_batches_of_some_tenths_of_a_second)

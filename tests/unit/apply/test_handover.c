@@ -21,6 +21,7 @@ static int sleep_now(pen_parker *parker);
 #define pen_idle_add(set, member)      (step(), pen_idle_add(set, member))
 #define pen_idle_remove(set, member)   (step(), pen_idle_remove(set, member))
 #define pen_idle_pick(set, count)      (step(), pen_idle_pick(set, count))
+#define pen_idle_is_full(set, count)   (step(), pen_idle_is_full(set, count))
 #define pen_parker_prepare(parker)     (step(), pen_parker_prepare(parker))
 #define pen_parker_cancel(parker)      (step(), pen_parker_cancel(parker))
 #define pen_parker_wake(parker)        (step(), pen_parker_wake(parker))
@@ -171,6 +172,18 @@ static void offer_when_empty(void)
     }
 }
 
+static void offer_next_to_busy(void)
+{
+    pen_handover_offer_to_busy(&handover, &batches[next_offered++]);
+}
+
+static void offer_to_busy_when_empty(void)
+{
+    if (pen_place_is_empty(&handover.open)) {
+        offer_next_to_busy();
+    }
+}
+
 static void other_takes(void)
 {
     (void)pen_place_take(&handover.open);
@@ -298,6 +311,69 @@ Test(handover, a_held_batch_is_out_of_reach)
     pen_handover_hold(&handover, &batches[3]);
     cr_assert_eq(pen_handover_leftover(&handover), &batches[3]);
     cr_assert_null(pen_handover_leftover(&handover));
+    playing = false;
+}
+
+/* Worker 0 takes, and looks again when it is done, the other one sleeps or is at work: nobody
+ * sleeps beside a batch that nobody will look for. */
+static void check_take_by_busy(bool other_sleeps)
+{
+    size_t cases = 0;
+    do {
+        begin();
+        if (other_sleeps) {
+            other_falls_asleep();
+        }
+        pen_batch *batch = pen_handover_take(&handover, 0);
+        while (next_event < event_count) {
+            play();
+        }
+        cr_assert_not(other_sleeps && slept_beside_batch, "all asleep beside a batch: %u %u %u",
+                      places[0], places[1], places[2]);
+        if (!pen_place_is_empty(&handover.open)) {
+            cr_assert(batch != NULL || !other_sleeps, "nobody looks for it: events at %u %u %u",
+                      places[0], places[1], places[2]);
+            pen_cell_init(&stop, 0);
+            cr_assert_not_null(pen_handover_take(&handover, other_sleeps ? 0 : 1));
+        }
+        cases++;
+    } while (next_places());
+    cr_assert_gt(cases, STEPS_MAX);
+}
+
+Test(handover, a_batch_that_is_for_who_is_at_work_is_taken)
+{
+    void (*const script[])(void) = {offer_next_to_busy};
+    void (*const again[])(void) = {offer_next_to_busy, take_back, offer_to_busy_when_empty};
+    for (int other_sleeps = 0; other_sleeps < 2; other_sleeps++) {
+        set_events(1, script);
+        check_take_by_busy(other_sleeps);
+        set_events(3, again);
+        check_take_by_busy(other_sleeps);
+    }
+}
+
+Test(handover, who_sleeps_is_left_asleep_while_another_one_is_at_work)
+{
+    begin();
+    playing = true;
+    other_falls_asleep();
+    pen_handover_offer_to_busy(&handover, &batches[1]);
+    cr_assert_not(was_woken(&parkers[1]));
+    cr_assert_eq(pen_handover_take(&handover, 0), &batches[1]);
+    cr_assert_not(was_woken(&parkers[1]));
+    /* It is not long at work any more, or the stream is dry. */
+    pen_handover_offer_to_busy(&handover, &batches[2]);
+    pen_handover_offer_held(&handover);
+    cr_assert(was_woken(&parkers[1]));
+    cr_assert_eq(pen_handover_take_back(&handover), &batches[2]);
+    /* None is at work: the first one is woken, and no more. */
+    other_falls_asleep();
+    pen_parker_prepare(&parkers[0]);
+    pen_idle_add(&handover.idle, 0);
+    pen_handover_offer_to_busy(&handover, &batches[2]);
+    cr_assert(was_woken(&parkers[0]));
+    cr_assert_not(was_woken(&parkers[1]));
     playing = false;
 }
 
