@@ -13,6 +13,10 @@
 #define STEP_AWAY_US 1000u
 /* In which a walsender sends what a small transaction has. */
 #define NAP_US 50u
+/* Longer ones count as that, so that one does not outweigh many short ones. */
+#define LONG_SILENCE_US 10000u
+/* The part of the newest silence in the mean. */
+#define NEWEST_PART 8
 
 /* True when both ends of a TCP connection have the same address. */
 static bool is_one_machine(int socket)
@@ -39,7 +43,7 @@ static bool is_one_machine(int socket)
 
 void pen_pacing_begin(pen_pacing *pacing, int socket)
 {
-    *pacing = (pen_pacing){.one_machine = is_one_machine(socket)};
+    *pacing = (pen_pacing){.one_machine = is_one_machine(socket), .silence_us = LONG_SILENCE_US};
 }
 
 static void step(uint32_t *pause_us, bool longer, uint32_t by_us, uint32_t most_us)
@@ -114,13 +118,34 @@ uint32_t pen_pacing_pause(pen_pacing *pacing, int socket)
     return pause_us;
 }
 
-void pen_pacing_nap(void)
+static void wait_exactly_us(uint32_t pause_us)
 {
-    /* The kernel's own slack is as long as the nap. */
+    /* The kernel's own slack is as long as a nap. */
     static _Thread_local bool exact;
     if (!exact) {
         exact = true;
         (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
     }
-    wait_us(NAP_US);
+    wait_us(pause_us);
+}
+
+void pen_pacing_heard(pen_pacing *pacing, int64_t silence_us)
+{
+    uint32_t now_us = silence_us < LONG_SILENCE_US ? (uint32_t)silence_us : LONG_SILENCE_US;
+    pacing->silence_us = (pacing->silence_us * (NEWEST_PART - 1) + now_us) / NEWEST_PART;
+}
+
+bool pen_pacing_may_rest(const pen_pacing *pacing)
+{
+    return pacing->silence_us < 2 * PEN_PACING_REST_US;
+}
+
+void pen_pacing_rest(void)
+{
+    wait_exactly_us(PEN_PACING_REST_US);
+}
+
+void pen_pacing_nap(void)
+{
+    wait_exactly_us(NAP_US);
 }

@@ -1,5 +1,5 @@
-/* Purpose: paces the reading while the source is far behind, so that its walsender works in large
- *          steps.
+/* Purpose: paces the reading: while the source is far behind, so that its walsender works in large
+ *          steps; while it keeps up, so that we are not woken for each message.
  * Thread:  the reader.
  * Owns:    nothing.
  * Flow:    how much waits in the socket in; a short sleep before more is taken out.
@@ -38,10 +38,15 @@
 /* The longest pause then: a walsender at its slowest fills several windows in it. */
 #define PEN_PACING_MOST_AWAY_US 20000u
 
+/* While the source keeps up. How long to stay away from a socket in which something comes again and
+ * again. */
+#define PEN_PACING_REST_US 300u
+
 typedef struct pen_pacing {
     bool one_machine; /* the other end is on this one, and not by a Unix socket */
     uint32_t pause_us;
-    size_t taken; /* since the last pause, about */
+    size_t taken;        /* since the last pause, about */
+    uint32_t silence_us; /* lately, from when all was read until something came */
 } pen_pacing;
 
 /* For a new connection. */
@@ -54,6 +59,15 @@ uint32_t pen_pacing_pause(pen_pacing *pacing, int socket);
 /* True when more is to be taken out of `socket` before what was taken is looked at: the sooner the
  * stock is here, the sooner the window is closed again. */
 bool pen_pacing_takes_more(pen_pacing *pacing, int socket);
+/* While the source keeps up. Something came after the socket had been empty for so long,
+ * microseconds. */
+void pen_pacing_heard(pen_pacing *pacing, int64_t silence_us);
+/* True when something will come so soon that it is cheaper to look for it in a while than to be
+ * woken for it: the walsender's send(), too, costs more when it wakes somebody. */
+bool pen_pacing_may_rest(const pen_pacing *pacing);
+/* Stays away for a while. */
+void pen_pacing_rest(void);
+
 /* For the rest of a transaction of which a part is there: it will come within microseconds, and
  * nobody has use for the part. */
 void pen_pacing_nap(void);

@@ -47,6 +47,7 @@ struct pen_reader {
     bool was_dry;             /* nothing has come for a while: what comes next may be on time */
     pen_pacing pacing;
     bool napped;             /* since something came */
+    int64_t silent_us;       /* since when the socket is empty; 0: something came last */
     pen_pgtime source_clock; /* what the source's clock said when it last sent something, or 0 */
     int64_t clock_read_us;   /* when that came here; only with a spool */
     bool send_now;           /* the source asked for a status */
@@ -158,6 +159,10 @@ static bool poll_source(pen_reader *reader, bool *received, pen_event *event, pe
     reader->heard = true;
     reader->was_dry = false;
     reader->napped = false;
+    if (reader->silent_us != 0) {
+        pen_pacing_heard(&reader->pacing, pen_now_us() - reader->silent_us);
+        reader->silent_us = 0;
+    }
     reader->source_clock = event->sent;
     if (reader->spool != NULL) {
         reader->clock_read_us = pen_now_us();
@@ -646,6 +651,26 @@ static pen_metric sleeps_for(const pen_reader *reader, int events)
     return disk ? PEN_METRIC_READER_DISK : PEN_METRIC_READER_SOURCE;
 }
 
+/* Once before it sleeps on the socket, it stays away from that where more is about to come; false
+ * where not. */
+static bool stay_away(pen_reader *reader)
+{
+    int64_t since_us = pen_now_us();
+    if (pen_intake_is_within(reader->intake)) {
+        pen_pacing_nap();
+    } else {
+        if (reader->silent_us == 0) {
+            reader->silent_us = since_us;
+        }
+        if (!pen_pacing_may_rest(&reader->pacing)) {
+            return false;
+        }
+        pen_pacing_rest();
+    }
+    pen_meter_add(PEN_METRIC_READER_SOURCE, (uint64_t)(pen_now_us() - since_us));
+    return true;
+}
+
 static bool sleep_a_while(pen_reader *reader, pen_error *err)
 {
     pen_stream *stream = reader->stream;
@@ -661,10 +686,9 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
         return ok;
     }
     if (reader->intake != NULL && !reader->napped && (events & PEN_PARK_READABLE) &&
-        pen_intake_is_within(reader->intake)) {
+        stay_away(reader)) {
         pen_parker_cancel(&stream->reader_parker);
         reader->napped = true;
-        pen_pacing_nap();
         return true;
     }
     int64_t since_us = pen_now_us();

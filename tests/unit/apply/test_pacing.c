@@ -191,3 +191,32 @@ Test(pacing, naps_for_as_long_as_a_small_transaction_takes)
     pen_pacing_nap();
     cr_assert_geq(pen_now_us() - since_us, 40);
 }
+
+Test(pacing, rests_only_while_something_comes_again_and_again)
+{
+    pen_pacing pacing;
+    pen_pacing_begin(&pacing, -1);
+    cr_assert_not(pen_pacing_may_rest(&pacing));
+    for (int i = 0; i < 1000; i++) {
+        pen_pacing_heard(&pacing, 1000);
+        cr_assert_not(pen_pacing_may_rest(&pacing));
+    }
+    unsigned short_ones = 0;
+    while (!pen_pacing_may_rest(&pacing)) {
+        pen_pacing_heard(&pacing, 200);
+        short_ones++;
+    }
+    cr_assert(short_ones > 2 && short_ones < 20, "%u", short_ones);
+    /* What it finds after a rest or two tells no more than that, and must not end it. */
+    for (int i = 0; i < 1000; i++) {
+        pen_pacing_heard(&pacing, i % 3 == 0 ? 2 * PEN_PACING_REST_US : PEN_PACING_REST_US);
+        cr_assert(pen_pacing_may_rest(&pacing));
+    }
+    /* One long silence, however long: somebody may only wait for its single transaction now. */
+    pen_pacing_heard(&pacing, (int64_t)3600 * 1000000);
+    cr_assert_not(pen_pacing_may_rest(&pacing));
+    for (int i = 0; i < 50; i++) {
+        pen_pacing_heard(&pacing, 200);
+    }
+    cr_assert(pen_pacing_may_rest(&pacing));
+}
