@@ -158,7 +158,8 @@ static bool read_table(pen_pgconn *conn, pen_target *target, const char *firing,
     const char *name = (const char *)rel->table.data;
     const char *const params[] = {schema, name, firing};
     *result = PEN_RESOLVE_FAILED;
-    if (!pen_pgconn_exec_again(conn, "read the catalog", table_sql, 3, params, table, err)) {
+    const pen_pgquery query = {.sql = table_sql, .value_count = 3, .values = params};
+    if (!pen_pgconn_exec_again(conn, "read the catalog", &query, 1, table, err)) {
         return false;
     }
     if (pen_pgresult_rows(*table) == 0) {
@@ -304,20 +305,13 @@ static void tell_of_rounding(const pen_target *target, int column, const pen_pgr
     }
 }
 
-static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format *format,
+static bool read_columns(pen_target *target, const pen_format *format, const pen_pgresult *res,
                          pen_resolve_result *result, pen_error *err)
 {
     const pen_relation *rel = target->rel;
-    char oid[16];
-    snprintf(oid, sizeof(oid), "%u", target->oid);
-    const char *const params[] = {oid};
     pen_text extra = {0};
-    pen_pgresult *res = NULL;
-    *result = PEN_RESOLVE_FAILED;
-    if (!pen_pgconn_exec_again(conn, "read the catalog", columns_sql, 1, params, &res, err)) {
-        return false;
-    }
     bool ok = true;
+    *result = PEN_RESOLVE_FAILED;
     for (int row = 0; row < pen_pgresult_rows(res); row++) {
         int i = find_column(rel, pen_pgresult_named(res, row, "attname"));
         if (i < 0) {
@@ -340,7 +334,6 @@ static bool read_columns(pen_pgconn *conn, pen_target *target, const pen_format 
         tell_of_rounding(target, i, res, row);
         ok = ok && (!format->binary || set_binary_type(target, i, format, res, row, err));
     }
-    pen_pgresult_clear(res);
     target->extra_columns = pen_text_take(&extra);
     if (!ok) {
         return false;
@@ -390,6 +383,34 @@ static void find_scope(pen_target *target, const pen_pgresult *table)
     read_cascades(target, pen_pgresult_named(table, 0, "cascades"));
 }
 
+/* All that is to be known of a table whose OID is. */
+static bool read_rest(pen_pgconn *conn, pen_target *target, const char *firing,
+                      const pen_format *format, pen_resolve_result *result, pen_error *err)
+{
+    enum { COLUMNS, UNIQUES, REFERENCES, QUERIES };
+    char oid[16];
+    snprintf(oid, sizeof(oid), "%u", target->oid);
+    const char *const params[] = {oid, firing};
+    const pen_pgquery queries[QUERIES] = {
+        [COLUMNS] = {.sql = columns_sql, .value_count = 1, .values = params},
+        [UNIQUES] = {.sql = pen_catalog_uniques_sql, .value_count = 1, .values = params},
+        [REFERENCES] = {.sql = pen_catalog_references_sql, .value_count = 2, .values = params}};
+    pen_pgresult *answers[QUERIES];
+    *result = PEN_RESOLVE_FAILED;
+    if (!pen_pgconn_exec_again(conn, "read the catalog", queries, QUERIES, answers, err)) {
+        return false;
+    }
+    bool ok = read_columns(target, format, answers[COLUMNS], result, err);
+    if (ok) {
+        pen_catalog_read_uniques(target, answers[UNIQUES]);
+        pen_catalog_read_references(target, answers[REFERENCES]);
+    }
+    for (int i = 0; i < QUERIES; i++) {
+        pen_pgresult_clear(answers[i]);
+    }
+    return ok;
+}
+
 pen_resolve_result pen_catalog_resolve(pen_pgconn *conn, const pen_relation *rel, bool replica_role,
                                        const pen_format *format, pen_target **target,
                                        pen_error *err)
@@ -406,9 +427,7 @@ pen_resolve_result pen_catalog_resolve(pen_pgconn *conn, const pen_relation *rel
     if (!pen_pgconn_quote_identifier(conn, (const char *)rel->schema.data, &schema, err) ||
         !pen_pgconn_quote_identifier(conn, (const char *)rel->table.data, &name, err) ||
         !read_table(conn, made, firing, &table, &result, err) ||
-        !read_columns(conn, made, format, &result, err) ||
-        !pen_catalog_read_uniques(conn, made, err) ||
-        !pen_catalog_read_references(conn, made, firing, err)) {
+        !read_rest(conn, made, firing, format, &result, err)) {
         goto done;
     }
     size_t size = strlen(schema) + strlen(name) + 2;

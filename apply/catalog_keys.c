@@ -60,7 +60,7 @@ enum { MOST_KEYS = 32 };
 
 /* $1 table OID. A row for each key column of each index that can refuse a row: the table's own and
  * its partitions'. One that is being built counts too. */
-static const char *const uniques_sql = "WITH RECURSIVE" DOWN " SELECT i.indexrelid, " TOPMOST(
+const char *const pen_catalog_uniques_sql = "WITH RECURSIVE" DOWN " SELECT i.indexrelid, " TOPMOST(
     "i.indexrelid") " AS topmost,"
                     " i.indnkeyatts, i.indimmediate, i.indrelid = $1::pg_catalog.oid AS own, "
                     "i.indisprimary,"
@@ -100,7 +100,7 @@ static const char *const uniques_sql = "WITH RECURSIVE" DOWN " SELECT i.indexrel
  * the table, its partitions or what it is a partition of, in the order of the referenced index.
  * Columns are told by name, because partitions number theirs as they like. Whether two columns hash
  * alike is decided by what both sides see: their types here. */
-static const char *const references_sql =
+const char *const pen_catalog_references_sql =
     "WITH RECURSIVE" DOWN ","
     " up(oid) AS (SELECT $1::pg_catalog.oid"
     "  UNION SELECT h.inhparent FROM up JOIN pg_catalog.pg_class hc ON hc.oid = up.oid"
@@ -349,18 +349,11 @@ static void collect_identity(pen_target *target)
     }
 }
 
-bool pen_catalog_read_uniques(pen_pgconn *conn, pen_target *target, pen_error *err)
+void pen_catalog_read_uniques(pen_target *target, const pen_pgresult *res)
 {
     const pen_relation *rel = target->rel;
     bool full = rel->replica_identity == 'f';
     bool found = false;
-    char oid[16];
-    snprintf(oid, sizeof(oid), "%u", target->oid);
-    const char *const params[] = {oid};
-    pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec_again(conn, "read the catalog", uniques_sql, 1, params, &res, err)) {
-        return false;
-    }
     target->uniques = pen_calloc(MOST_KEYS, sizeof(*target->uniques));
     for (int row = 0; row < pen_pgresult_rows(res);) {
         int count = atoi(pen_pgresult_named(res, row, "indnkeyatts"));
@@ -369,7 +362,6 @@ bool pen_catalog_read_uniques(pen_pgconn *conn, pen_target *target, pen_error *e
         add_unique(target, res, row, count, is_identity);
         row += count;
     }
-    pen_pgresult_clear(res);
     if (!found) {
         pen_catalog_widen(target, PEN_SCOPE_APPEND,
                           "it has no unique index on the source's identity");
@@ -382,7 +374,6 @@ bool pen_catalog_read_uniques(pen_pgconn *conn, pen_target *target, pen_error *e
         }
     }
     collect_identity(target);
-    return true;
 }
 
 /* ---- foreign keys */
@@ -442,16 +433,8 @@ static void add_referenced(pen_target *target, const pen_pgresult *res, int row,
     target->referenced[target->referenced_count++] = key;
 }
 
-bool pen_catalog_read_references(pen_pgconn *conn, pen_target *target, const char *firing,
-                                 pen_error *err)
+void pen_catalog_read_references(pen_target *target, const pen_pgresult *res)
 {
-    char oid[16];
-    snprintf(oid, sizeof(oid), "%u", target->oid);
-    const char *const params[] = {oid, firing};
-    pen_pgresult *res = NULL;
-    if (!pen_pgconn_exec_again(conn, "read the catalog", references_sql, 2, params, &res, err)) {
-        return false;
-    }
     target->references =
         pen_calloc((size_t)pen_pgresult_rows(res) + 1, sizeof(*target->references));
     target->referenced = pen_calloc(MOST_KEYS, sizeof(*target->referenced));
@@ -469,6 +452,4 @@ bool pen_catalog_read_references(pen_pgconn *conn, pen_target *target, const cha
         }
         row += count;
     }
-    pen_pgresult_clear(res);
-    return true;
 }

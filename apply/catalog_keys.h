@@ -1,8 +1,9 @@
 /* Purpose: reads from the target's catalogs what two changes of a table can meet in: unique
  *          indexes, of which one finds the rows, and enforced foreign keys.
  * Thread:  the dispatcher.
- * Owns:    nothing; borrows the connection, fills the descriptor that pen_catalog_resolve makes.
- * Flow:    a descriptor whose table and columns are known in; its identity, keys and scope out.
+ * Owns:    nothing; fills the descriptor that pen_catalog_resolve makes.
+ * Flow:    a descriptor whose table and columns are known, and the server's answers, in; its
+ *          identity, keys and scope out.
  * Source:  PostgreSQL, "System Catalogs"; btree support function 4 (equalimage) says whether equal
  *          means same bytes. */
 #ifndef PEN_APPLY_CATALOG_KEYS_H
@@ -19,13 +20,16 @@ PEN_MUST_CHECK bool pen_catalog_key_form(const pen_rel_column *source, uint32_t 
 /* Widens what changes of `target` are serialised with; the first reason of the widest is kept. */
 void pen_catalog_widen(pen_target *target, pen_scope scope, const char *reason);
 
-/* Finds the identity and every other unique key. */
-PEN_MUST_CHECK bool pen_catalog_read_uniques(pen_pgconn *conn, pen_target *target, pen_error *err);
+/* What is asked for them: $1 is the table's OID; for references $2 are the states of
+ * pg_trigger.tgenabled in which triggers fire in the workers' sessions, for a foreign key is
+ * enforced there when its triggers do. */
+extern const char *const pen_catalog_uniques_sql;
+extern const char *const pen_catalog_references_sql;
 
-/* Finds the foreign keys from and to the table. `firing`: the states of pg_trigger.tgenabled in
- * which triggers fire in the workers' sessions; a foreign key is enforced there when its triggers
- * do. */
-PEN_MUST_CHECK bool pen_catalog_read_references(pen_pgconn *conn, pen_target *target,
-                                                const char *firing, pen_error *err);
+/* Finds the identity and every other unique key in the answer. */
+void pen_catalog_read_uniques(pen_target *target, const pen_pgresult *res);
+
+/* Finds the foreign keys from and to the table in the answer. */
+void pen_catalog_read_references(pen_target *target, const pen_pgresult *res);
 
 #endif

@@ -461,68 +461,99 @@ bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const char *sql, int va
     return judge(conn, what, res, result, err);
 }
 
-/* Prepares a query and runs it, in one round trip. */
-static bool prepare_and_exec(pen_pgconn *conn, const char *what, const char *name, const char *sql,
-                             int value_count, const char *const *values, pen_pgresult **result,
-                             pen_error *err)
+/* One of several queries on its way, and what came of it. */
+typedef struct again {
+    unsigned number; /* of its statement */
+    bool is_new;     /* it is prepared on the way */
+    PGresult *prepared;
+    PGresult *rows;
+} again;
+
+static bool send_again(pen_pgconn *conn, const pen_pgquery *query, unsigned *new_count, again *it)
 {
-    enum { PREPARED, PREPARED_END, ROWS, ROWS_END, SYNC, ANSWERS };
-    PGresult *answers[ANSWERS] = {NULL};
-    if (PQenterPipelineMode(conn->pg) != 1 || PQsendPrepare(conn->pg, name, sql, 0, NULL) != 1 ||
-        PQsendQueryPrepared(conn->pg, name, value_count, values, NULL, NULL, 0) != 1 ||
-        PQpipelineSync(conn->pg) != 1) {
-        return pen_pgconn_error(conn, what, err);
+    char name[16];
+    while (it->number < conn->prepared_count && conn->prepared[it->number] != query->sql) {
+        it->number++;
     }
-    bool ok = true;
-    for (int i = 0; ok && i < ANSWERS; i++) {
-        ok = conn->parker == NULL || wait_for_answer(conn, what, err);
-        answers[i] = ok ? PQgetResult(conn->pg) : NULL;
+    it->is_new = it->number == conn->prepared_count;
+    it->number += it->is_new ? (*new_count)++ : 0;
+    PEN_ASSERT(it->number < PREPARED_MOST);
+    snprintf(name, sizeof(name), "again%u", it->number);
+    return (!it->is_new || PQsendPrepare(conn->pg, name, query->sql, 0, NULL) == 1) &&
+           PQsendQueryPrepared(conn->pg, name, query->value_count, query->values, NULL, NULL, 0) ==
+               1;
+}
+
+/* The next answer in the pipeline, or NULL when the wait was stopped or the connection is lost. */
+static PGresult *next_answer(pen_pgconn *conn, const char *what, bool *ok, pen_error *err)
+{
+    *ok = *ok && (conn->parker == NULL || wait_for_answer(conn, what, err));
+    return *ok ? PQgetResult(conn->pg) : NULL;
+}
+
+/* The answer to one command, and what ends it. */
+static PGresult *whole_answer(pen_pgconn *conn, const char *what, bool *ok, pen_error *err)
+{
+    PGresult *answer = next_answer(conn, what, ok, err);
+    PQclear(next_answer(conn, what, ok, err)); /* NULL, but for what a lost connection leaves */
+    return answer;
+}
+
+/* Takes the answers out of `it`; false at the first that is an error, and then from the next one on
+ * they only are cleared. */
+static bool judge_again(pen_pgconn *conn, const char *what, const pen_pgquery *query, again *it,
+                        bool ok, pen_pgresult **result, pen_error *err)
+{
+    if (ok && it->is_new) {
+        ok = judge(conn, what, it->prepared, NULL, err);
+        it->prepared = NULL;
+        if (ok) {
+            /* Also when its first execution fails: a statement does not go with its transaction. */
+            conn->prepared[conn->prepared_count++] = query->sql;
+        }
     }
-    PQclear(answers[PREPARED_END]); /* NULL, but for what a lost connection leaves */
-    PQclear(answers[ROWS_END]);
-    PQclear(answers[SYNC]);
-    if (!ok) {
-        PQclear(answers[PREPARED]);
-        PQclear(answers[ROWS]);
-        return false;
+    if (ok) {
+        ok = judge(conn, what, it->rows, result, err);
+        it->rows = NULL;
     }
-    if (!judge(conn, what, answers[PREPARED], NULL, err)) {
-        PQclear(answers[ROWS]);
-        ok = false;
-    } else {
-        conn->prepared[conn->prepared_count++] = sql;
-        ok = judge(conn, what, answers[ROWS], result, err);
-    }
-    /* After a lost connection it stays as it is; that is the error then. */
-    if (PQexitPipelineMode(conn->pg) != 1 && ok) {
-        pen_pgresult_clear(result != NULL ? *result : NULL);
-        return pen_pgconn_error(conn, what, err);
-    }
+    PQclear(it->prepared);
+    PQclear(it->rows);
     return ok;
 }
 
-bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const char *sql, int value_count,
-                           const char *const *values, pen_pgresult **result, pen_error *err)
+bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const pen_pgquery *queries,
+                           size_t count, pen_pgresult **results, pen_error *err)
 {
-    PGresult *res = NULL;
-    char name[16];
-    unsigned i = 0;
-    while (i < conn->prepared_count && conn->prepared[i] != sql) {
-        i++;
+    again each[PREPARED_MOST] = {0};
+    unsigned new_count = 0;
+    PEN_ASSERT(count <= PREPARED_MOST);
+    bool sent = PQenterPipelineMode(conn->pg) == 1;
+    for (size_t i = 0; i < count; i++) {
+        results[i] = NULL;
+        sent = sent && send_again(conn, &queries[i], &new_count, &each[i]);
     }
-    snprintf(name, sizeof(name), "again%u", i);
-    if (i == conn->prepared_count) {
-        PEN_ASSERT(i < PREPARED_MOST);
-        return prepare_and_exec(conn, what, name, sql, value_count, values, result, err);
-    }
-    if (conn->parker == NULL) {
-        res = PQexecPrepared(conn->pg, name, value_count, values, NULL, NULL, 0);
-    } else if (PQsendQueryPrepared(conn->pg, name, value_count, values, NULL, NULL, 0) != 1) {
+    if (!sent || PQpipelineSync(conn->pg) != 1) {
         return pen_pgconn_error(conn, what, err);
-    } else if (!await_stoppable(conn, what, &res, err)) {
-        return false;
     }
-    return judge(conn, what, res, result, err);
+    bool came = true;
+    for (size_t i = 0; i < count; i++) {
+        each[i].prepared = each[i].is_new ? whole_answer(conn, what, &came, err) : NULL;
+        each[i].rows = whole_answer(conn, what, &came, err);
+    }
+    PQclear(next_answer(conn, what, &came, err)); /* the Sync's */
+    bool ok = came;
+    for (size_t i = 0; i < count; i++) {
+        ok = judge_again(conn, what, &queries[i], &each[i], ok, &results[i], err);
+    }
+    /* After a lost connection it stays as it is; that is the error then. */
+    if (came && PQexitPipelineMode(conn->pg) != 1 && ok) {
+        ok = pen_pgconn_error(conn, what, err);
+    }
+    for (size_t i = 0; !ok && i < count; i++) {
+        pen_pgresult_clear(results[i]);
+        results[i] = NULL;
+    }
+    return ok;
 }
 
 void pen_pgresult_clear(pen_pgresult *result)

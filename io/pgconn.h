@@ -67,11 +67,18 @@ PEN_MUST_CHECK bool pen_pgconn_exec(pen_pgconn *conn, const char *what, const ch
                                     int value_count, const char *const *values,
                                     pen_pgresult **result, pen_error *err);
 
-/* The same for a query that is run again and again: the connection keeps it prepared. `sql` is a
- * static string, one of few. */
-PEN_MUST_CHECK bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what, const char *sql,
-                                          int value_count, const char *const *values,
-                                          pen_pgresult **result, pen_error *err);
+/* A query that is run again and again, which the connection keeps prepared. */
+typedef struct pen_pgquery {
+    const char *sql; /* a static string, one of few */
+    int value_count;
+    const char *const *values; /* text, NULL for NULL */
+} pen_pgquery;
+
+/* The same for such queries, all of them in one round trip. `results`: as many as `count`; NULL
+ * where it fails. */
+PEN_MUST_CHECK bool pen_pgconn_exec_again(pen_pgconn *conn, const char *what,
+                                          const pen_pgquery *queries, size_t count,
+                                          pen_pgresult **results, pen_error *err);
 
 void pen_pgresult_clear(pen_pgresult *result); /* NULL is nothing */
 int pen_pgresult_rows(const pen_pgresult *result);
