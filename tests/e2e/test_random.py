@@ -46,7 +46,11 @@ class Scenario:
         self.conflict_memory = chance.choice(("1kB", "4MB"))  # 16 buckets, or the usual ones
         self.streaming = chance.choice(("off", "on"))
         self.ack = chance.choice(("applied", "applied", "spooled"))
-        self.options = self.limits | {"workers": self.workers, "format": self.format, "ack": self.ack,
+        self.apply = chance.choice(("sets", "sets", "rows"))
+        if not self.limits:
+            self.limits = chance.choice(({}, {}, {"batch_rows": "50"}, {"batch_transactions": "20"}))
+        self.options = self.limits | {"workers": self.workers, "apply": self.apply, "format": self.format,
+                                      "ack": self.ack,
                                       "dispatchers": self.dispatchers, "conflict_memory": self.conflict_memory,
                                       "streaming": self.streaming}
 
