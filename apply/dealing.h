@@ -24,9 +24,9 @@
  *   waiting for the reader. The first one waits for nobody.
  * - A dispatcher goes to sleep while its turn comes, or a transaction, or the end: each is
  * published before the wake, and looked at after the prepare.
- * - The open batch is held and no transaction comes (apply/handover.h): who holds the baton sleeps
- *   no longer than until the stream counts as dry, and whoever is given the baton is woken, and
- *   sees that there is something to be told.
+ * - The open batch is held, or left to who is at work, and no transaction comes (apply/handover.h):
+ * who holds the baton sleeps no longer than until the stream counts as dry, and whoever is given
+ * the baton is woken, and sees that there is something to be told.
  * - The reader waits for room in a full ring: its dispatcher takes from it without the baton until
  * it has prepared a whole run, and then has the baton or will get it, see above. It raises a flag
  *   and tries once more; whoever takes lowers it afterwards, and wakes. That may have been another

@@ -5,8 +5,9 @@
  * Flow:    offered batches in; each out once, to one worker; their numbers as they commit, in turn.
  *
  * There is one open batch at a time. The dispatcher offers it, and any worker may take it; or holds
- * it, and then it is out of the workers' reach and the open place is empty; or leaves it to whoever
- * commits the batch before, and then no other worker is woken for it.
+ * it, and then it is out of the workers' reach and the open place is empty; or offers it without
+ * waking anybody as long as one is at work; or leaves it to whoever commits the batch before, and
+ * then no other worker is woken for it.
  *
  * A wait that could be for ever, and why it is not:
  * - A worker goes to sleep while a batch is offered: it joins the idle set and looks once more; the
@@ -21,6 +22,9 @@
  * - A batch is held that nobody offers: who holds one asks to be told when the stream is dry, and
  *   then offers it (apply/dealing.h); the end offers it too. The next batch begins only when it was
  *   offered and taken, so nobody waits for a batch behind it.
+ * - A batch is offered to who is at work, and nobody is woken for it: a worker that is not in the
+ *   idle set has yet to join it, and then looks once more; when all are in it, one is woken. Should
+ *   that worker be at work for long, the batch is offered to all when it is full or the stream dry.
  * - A worker waits for its turn while the batch before commits: [HOLDER-1]. A turn does not pass.
  * - A batch is left to whoever commits the one before, and that has committed: [HOLDER-1] as well.
  *   Either the worker finds that a batch follows, or the dispatcher finds the commit, and offers.

@@ -10,8 +10,8 @@
  * - One dispatcher brings the transactions, one after the other, to the one open batch. When that
  * has no room it waits until a worker has taken it.
  * - An idle worker takes the open batch as soon as it is as full as `fill` says; the last one as it
- *   is. With `filling`, one that is done may take it before, and an idle one is woken when it
- * cannot grow further.
+ *   is. With `filling` one that is done may take it before, and an idle one is woken when it can
+ *   grow no more.
  * - A worker sends what is bound to no batch later than those that had committed when it began, and
  *   waits for the answers: one round trip. Where more of it is bound to an earlier batch than the
  *   one before, and worth it, it waits for that one and sends a further wave. When the batch before

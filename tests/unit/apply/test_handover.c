@@ -222,20 +222,27 @@ static bool was_woken(pen_parker *parker)
     return (pen_parker_park(parker, -1, 0, 0) & PEN_PARK_WOKEN) != 0;
 }
 
+/* Worker 0 takes, while the events come in their places; those that are left come behind it. */
+static pen_batch *take_between_events(bool other_sleeps)
+{
+    begin();
+    if (other_sleeps) {
+        other_falls_asleep();
+    }
+    pen_batch *batch = pen_handover_take(&handover, 0);
+    while (next_event < event_count) {
+        play();
+    }
+    return batch;
+}
+
 /* Worker 0 takes, in every place between the events: it never sleeps while a batch lies in the
  * place, and what lies there when it has got another is told to worker 1 if that sleeps. */
 static void check_take(bool other_sleeps)
 {
     size_t cases = 0;
     do {
-        begin();
-        if (other_sleeps) {
-            other_falls_asleep();
-        }
-        pen_batch *batch = pen_handover_take(&handover, 0);
-        while (next_event < event_count) {
-            play();
-        }
+        pen_batch *batch = take_between_events(other_sleeps);
         bool lies = !pen_place_is_empty(&handover.open);
         cr_assert_not(slept_beside_batch, "asleep beside a batch: events at %u %u %u", places[0],
                       places[1], places[2]);
@@ -320,14 +327,7 @@ static void check_take_by_busy(bool other_sleeps)
 {
     size_t cases = 0;
     do {
-        begin();
-        if (other_sleeps) {
-            other_falls_asleep();
-        }
-        pen_batch *batch = pen_handover_take(&handover, 0);
-        while (next_event < event_count) {
-            play();
-        }
+        pen_batch *batch = take_between_events(other_sleeps);
         cr_assert_not(other_sleeps && slept_beside_batch, "all asleep beside a batch: %u %u %u",
                       places[0], places[1], places[2]);
         if (!pen_place_is_empty(&handover.open)) {
