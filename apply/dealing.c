@@ -55,13 +55,13 @@ void pen_dealing_reset(pen_dealing *dealing)
     pen_cell_init(&dealing->turn, 0);
     pen_cell_init(&dealing->role, ROLE_DISPATCHER);
     dealing->tells_dry = false;
-    dealing->directly = NULL;
+    dealing->direct = (pen_direct){0};
+    dealing->has_role = false;
 }
 
-void pen_dealing_set_direct(pen_dealing *dealing, pen_dispatch_directly directly, void *arg)
+void pen_dealing_set_direct(pen_dealing *dealing, const pen_direct *direct)
 {
-    dealing->directly = dealing->count == 1 ? directly : NULL;
-    dealing->direct_arg = arg;
+    dealing->direct = dealing->count == 1 ? *direct : (pen_direct){0};
 }
 
 void pen_dealing_wake(pen_dealing *dealing)
@@ -77,29 +77,51 @@ static unsigned owner(const pen_dealing *dealing, uint64_t run)
     return (unsigned)(run % dealing->count);
 }
 
-/* Without the dispatcher, while it sleeps and has left nothing to be done: what it dispatched
- * before is seen, and it will see what is dispatched here. */
+static void give_role_back(pen_dealing *dealing)
+{
+    dealing->has_role = false;
+    /* [ROLE-1] release: publishes all that was done in the role; pairs with the acquire in
+     * take_role, or that in has_role the next time. */
+    if (pen_cell_exchange(&dealing->role, ROLE_FREE) == ROLE_WANTED) {
+        pen_parker_wake(&dealing->parkers[0]);
+    }
+}
+
+/* True when the reader has the dispatcher's role, or gets it: while that sleeps and has left
+ * nothing to be done. What it dispatched before is seen, and it will see what is dispatched here.
+ */
+static bool has_role(pen_dealing *dealing)
+{
+    if (dealing->has_role) {
+        return true;
+    }
+    /* [ROLE-1] acquire: all that was done in the role is seen; pairs with the release in lend_role,
+     * or that in give_role_back of the time before. */
+    dealing->has_role = pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_READER);
+    if (dealing->has_role && dealing->tells_dry) {
+        /* There is a batch of late ones, and only the dispatcher can tell when the stream is dry.
+         */
+        give_role_back(dealing);
+    }
+    return dealing->has_role;
+}
+
+/* Without the dispatcher. */
 static bool deal_directly(pen_dealing *dealing, pen_txn *txn)
 {
     /* A late one may be held, a large one takes its time. What lies in the ring comes first; we
      * alone add to it, so once empty it stays so. */
-    if (dealing->directly == NULL || txn->behind || txn->feed != NULL ||
-        pen_ring_count(&dealing->rings[0]) != 0) {
-        return false;
+    return dealing->direct.dispatch != NULL && !txn->behind && txn->feed == NULL &&
+           pen_ring_count(&dealing->rings[0]) == 0 && has_role(dealing) &&
+           dealing->direct.dispatch(dealing->direct.arg, txn);
+}
+
+void pen_dealing_flush(pen_dealing *dealing)
+{
+    if (dealing->has_role) {
+        dealing->direct.let_out(dealing->direct.arg);
+        give_role_back(dealing);
     }
-    /* [ROLE-1] acquire: all that was done in the role is seen; pairs with the release in lend_role,
-     * or that below of the time before. */
-    if (!pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_READER)) {
-        return false;
-    }
-    /* Only the dispatcher can tell when the stream is dry. */
-    bool done = !dealing->tells_dry && dealing->directly(dealing->direct_arg, txn);
-    /* [ROLE-1] release: publishes all that was done in the role; pairs with the acquire in
-     * take_role, or that above the next time. */
-    if (pen_cell_exchange(&dealing->role, ROLE_FREE) == ROLE_WANTED) {
-        pen_parker_wake(&dealing->parkers[0]);
-    }
-    return done;
 }
 
 bool pen_dealing_deal(pen_dealing *dealing, pen_txn *txn)
@@ -107,6 +129,7 @@ bool pen_dealing_deal(pen_dealing *dealing, pen_txn *txn)
     if (deal_directly(dealing, txn)) {
         return true;
     }
+    pen_dealing_flush(dealing); /* the dispatcher goes on behind it */
     unsigned to = owner(dealing, dealing->dealt / PEN_RUN);
     if (!pen_ring_push(&dealing->rings[to], txn)) {
         /* Raised, and looked at once more: see pen_flag. */
@@ -192,9 +215,9 @@ static int until_dry(const pen_dealing *dealing, uint64_t run, int64_t *dry_us)
 /* A single dispatcher goes to sleep: the reader may have its role. */
 static void lend_role(pen_dealing *dealing)
 {
-    if (dealing->directly != NULL) {
+    if (dealing->direct.dispatch != NULL) {
         /* [ROLE-1] release: publishes the former, the targets, the open batch; pairs with the
-         * acquire in deal_directly. */
+         * acquire in has_role. */
         pen_cell_publish(&dealing->role, ROLE_FREE);
     }
 }
@@ -202,10 +225,10 @@ static void lend_role(pen_dealing *dealing)
 /* It has slept, and takes its role back. */
 static void take_role(pen_dealing *dealing)
 {
-    while (dealing->directly != NULL) {
+    while (dealing->direct.dispatch != NULL) {
         pen_parker_prepare(&dealing->parkers[0]);
         /* [ROLE-1] acquire: sees what the reader has dispatched; pairs with the release in
-         * deal_directly. */
+         * give_role_back. */
         if (pen_cell_swap(&dealing->role, ROLE_FREE, ROLE_DISPATCHER)) {
             pen_parker_cancel(&dealing->parkers[0]);
             return;

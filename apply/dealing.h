@@ -13,12 +13,16 @@
  * that is not full yet costs nobody anything: who holds the baton dispatches at once what comes.
  *
  * One dispatcher alone needs no baton. It lends its role to the reader while it sleeps: then the
- * reader may dispatch a transaction itself, and nobody is woken for it. What it leaves alone goes
- * by the ring. In the ring nothing is passed: what lies there comes first.
+ * reader may dispatch transactions itself, and nobody is woken for it. What has come together it
+ * dispatches into one batch, which nobody gets before it has looked at all that is there: then it
+ * lets that out and gives the role back. What it leaves alone goes by the ring. In the ring nothing
+ * is passed: what lies there comes first.
  *
  * A wait that could be for ever, and why it is not:
  * - The dispatcher wakes and the reader has its role: it says that it wants it back, and is woken
  *   when the reader, which waits for nothing meanwhile, gives it back. Both exchange, see [ROLE-1].
+ * - A batch stays with the reader: only until it has looked at what is there; see
+ * pen_dealing_flush.
  * - A dispatcher waits for the baton: the runs before its own were dealt in full before a
  *   transaction of its own was, so they are in the rings of others, who dispatch them without
  *   waiting for the reader. The first one waits for nobody.
@@ -48,9 +52,15 @@
  * is held is already. */
 #define PEN_DRY_US (30 * 1000)
 
-/* Dispatches `txn`, which is neither late nor large, with the dispatcher's role, without waiting
- * for anything; false leaves it as it was. */
-typedef bool (*pen_dispatch_directly)(void *arg, pen_txn *txn);
+/* What the reader does in the role of the only dispatcher; neither waits for anything. */
+typedef struct pen_direct {
+    /* Puts `txn`, which is neither late nor large, into a batch that stays with the reader; false
+     * leaves it as it was. */
+    bool (*dispatch)(void *arg, pen_txn *txn);
+    /* Lets out the batch that stayed with it, if there is one. */
+    void (*let_out)(void *arg);
+    void *arg;
+} pen_direct;
 
 typedef struct pen_dealing {
     /* set before the threads start, then read-only */
@@ -58,13 +68,13 @@ typedef struct pen_dealing {
     pen_parker *reader;
     const pen_cell *stop;
     uint64_t stop_at;
-    pen_dispatch_directly directly; /* or NULL; see pen_dealing_set_direct */
-    void *direct_arg;
+    pen_direct direct; /* all NULL: never; see pen_dealing_set_direct */
     /* each dispatcher sleeps on its own */
     pen_parker parkers[PEN_DISPATCHERS_MAX];
     pen_ring rings[PEN_DISPATCHERS_MAX];
     /* reader writes */
     PEN_ALIGNED uint64_t dealt;
+    bool has_role;       /* the single dispatcher's; pen_dealing_flush gives it back */
     pen_cell ended;      /* 1: nothing more is dealt */
     pen_flag wants_room; /* raised by the reader: a ring is full */
     /* who holds the baton writes; with one dispatcher, who has its role */
@@ -87,8 +97,8 @@ pen_txn *pen_dealing_leftover(pen_dealing *dealing);
 void pen_dealing_reset(pen_dealing *dealing);
 
 /* Main, while nothing is dealt: with one dispatcher, what it can do the reader does at times by
- * `directly`; with several this is nothing. NULL: no more. Forgotten by pen_dealing_reset. */
-void pen_dealing_set_direct(pen_dealing *dealing, pen_dispatch_directly directly, void *arg);
+ * `direct` (copied); with several this is nothing. Forgotten by pen_dealing_reset. */
+void pen_dealing_set_direct(pen_dealing *dealing, const pen_direct *direct);
 
 /* Any thread: wakes all dispatchers. */
 void pen_dealing_wake(pen_dealing *dealing);
@@ -96,6 +106,9 @@ void pen_dealing_wake(pen_dealing *dealing);
 /* Reader: gives `txn` to whose run it is, or dispatches it; false when there is no room now: the
  * reader is woken when there is. */
 PEN_MUST_CHECK bool pen_dealing_deal(pen_dealing *dealing, pen_txn *txn);
+/* Reader: has dealt all that was there; lets out what it dispatched itself, and gives back the role
+ * that it had for it. To be called before it waits for anything, and before it ends. */
+void pen_dealing_flush(pen_dealing *dealing);
 /* Reader: nothing more is dealt; may be said again. */
 void pen_dealing_end(pen_dealing *dealing);
 /* Dispatcher: the reader may have waited for what it has just taken. */

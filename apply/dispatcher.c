@@ -181,21 +181,19 @@ static pen_batch *batch_for(pen_dispatchers *all, const pen_txn *txn)
     return batch;
 }
 
-/* Adds the transaction to `batch`, takes both, and lets that out. */
+/* Adds the transaction, which it takes, to `batch`. */
 static void add(pen_dispatcher *d, const prepared *it, pen_batch *batch)
 {
     pen_dispatchers *all = d->all;
     const pen_txn_keys keys = {.keys = d->keys.keys + it->first_key,
                                .key_count = it->key_count,
                                .changes = d->changes + it->first_change};
-    bool behind = it->txn->behind; /* it is the batch's from the next line on */
     pen_former_counts before = pen_former_count(all->former);
     pen_former_add(all->former, batch, it->txn, &keys,
                    pen_handover_committed(&all->stream->handover));
     pen_former_counts counts = pen_former_count(all->former);
     pen_meter_add(PEN_METRIC_CHANGES_BOUND, counts.bound - before.bound);
     pen_meter_add(PEN_METRIC_EVICTIONS, counts.evictions - before.evictions);
-    let_out(all, batch, behind);
 }
 
 /* Adds the transaction to the open batch, or begins the next one. Takes it. *until: the newest
@@ -226,7 +224,9 @@ static bool dispatch(pen_dispatcher *d, prepared *it, uint64_t *until, pen_error
         }
         return ok;
     }
+    bool behind = it->txn->behind; /* it is the batch's from the next line on */
     add(d, it, batch);
+    let_out(all, batch, behind);
     return true;
 }
 
@@ -267,7 +267,8 @@ static void dispatch_next(pen_dispatcher *d)
 }
 
 /* The reader, in the role of the only dispatcher, which sleeps and has nothing prepared: what can
- * neither fail nor wait. */
+ * neither fail nor wait. What has come together goes out together, so nobody gets the batch before
+ * all that is there was looked at. */
 static bool dispatch_directly(void *arg, pen_txn *txn)
 {
     pen_dispatchers *all = arg;
@@ -278,10 +279,22 @@ static bool dispatch_directly(void *arg, pen_txn *txn)
     pen_batch *batch = it->hashed ? batch_now(all, txn) : NULL;
     if (batch != NULL) {
         add(d, it, batch);
+        pen_handover_hold(&all->stream->handover, batch);
         pen_meter_add(PEN_METRIC_TRANSACTIONS_DIRECT, 1);
     }
     forget_prepared(d);
     return batch != NULL;
+}
+
+/* The reader, in the same role. */
+static void let_out_directly(void *arg)
+{
+    pen_dispatchers *all = arg;
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER);
+    pen_batch *batch = pen_handover_take_held(&all->stream->handover);
+    if (batch != NULL) {
+        let_out(all, batch, false);
+    }
 }
 
 /* The threads */
@@ -339,6 +352,7 @@ static void run(void *arg)
 {
     pen_dispatcher *d = arg;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_DISPATCHER);
+    pen_thread_be_patient();
     pen_meter_begin(pen_stream_dispatcher_meter(d->all->stream, d->number),
                     PEN_METRIC_DISPATCHER_TIME);
     run_until_end(d);
@@ -362,7 +376,9 @@ pen_dispatchers *pen_dispatchers_create(pen_stream *stream, pen_pgconn *catalog)
         all->each[i].number = i;
         all->each[i].run = i;
     }
-    pen_dealing_set_direct(&stream->dealing, dispatch_directly, all);
+    const pen_direct direct = {
+        .dispatch = dispatch_directly, .let_out = let_out_directly, .arg = all};
+    pen_dealing_set_direct(&stream->dealing, &direct);
     return all;
 }
 

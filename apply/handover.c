@@ -146,20 +146,25 @@ void pen_handover_follow(pen_handover *handover, pen_batch *batch)
 
 void pen_handover_offer_held(pen_handover *handover)
 {
-    pen_batch *batch = handover->held;
+    pen_batch *batch = pen_handover_take_held(handover);
     if (batch != NULL) {
-        handover->held = NULL;
         pen_handover_offer(handover, batch);
     } else if (!pen_place_is_empty(&handover->open)) {
         wake_idle(handover);
     }
 }
 
-pen_batch *pen_handover_take_back(pen_handover *handover)
+pen_batch *pen_handover_take_held(pen_handover *handover)
 {
     pen_batch *held = handover->held;
+    handover->held = NULL;
+    return held;
+}
+
+pen_batch *pen_handover_take_back(pen_handover *handover)
+{
+    pen_batch *held = pen_handover_take_held(handover);
     if (held != NULL) {
-        handover->held = NULL;
         return held;
     }
     /* [OPEN-1] acquire: see pen_handover_offer. */

@@ -113,6 +113,8 @@ void pen_handover_follow(pen_handover *handover, pen_batch *batch);
 /* Dispatcher: offers the held batch, if any, or wakes an idle worker for the one that is offered.
  */
 void pen_handover_offer_held(pen_handover *handover);
+/* Dispatcher: gives the held batch back, or NULL when none is held. */
+pen_batch *pen_handover_take_held(pen_handover *handover);
 /* Dispatcher: gives the open batch back, however it was let out or held, or NULL when a worker has
  * it or there was none. */
 pen_batch *pen_handover_take_back(pen_handover *handover);

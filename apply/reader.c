@@ -91,11 +91,7 @@ static void capture(pen_reader *reader, const pen_event *event)
     if (reader->capture == NULL) {
         return;
     }
-    bool keepalive = event->kind == PEN_EVENT_KEEPALIVE;
-    const pen_spool_record record = {.kind = keepalive ? PEN_SPOOL_KEEPALIVE : PEN_SPOOL_MESSAGE,
-                                     .wal_end = event->wal_end,
-                                     .sent = event->sent,
-                                     .payload = keepalive ? (pen_slice){0} : event->data};
+    const pen_spool_record record = pen_event_record(event);
     pen_error err;
     if (!pen_capture_add(reader->capture, &record, &err) ||
         !pen_capture_poll(reader->capture, &err)) {
@@ -110,6 +106,7 @@ static bool pace(pen_reader *reader, pen_error *err)
     if (reader->spool != NULL || reader->was_dry || !pen_intake_is_behind(reader->intake)) {
         return true;
     }
+    pen_dealing_flush(&reader->stream->dealing);
     int socket = pen_replication_socket(reader->rep);
     int64_t since_us = pen_now_us();
     if (pen_pacing_pause(&reader->pacing, socket) > 0) {
@@ -389,11 +386,12 @@ static bool poll_spools(pen_reader *reader, pen_error *err)
 
 static bool receive(pen_reader *reader, bool *idle, pen_error *err)
 {
-    if (reader->spool == NULL) {
-        return receive_directly(reader, idle, err);
-    }
-    return receive_into_spool(reader, idle, err) &&
-           (reader->intake == NULL || take_from_spool(reader, idle, err));
+    bool ok = reader->spool == NULL
+                  ? receive_directly(reader, idle, err)
+                  : receive_into_spool(reader, idle, err) &&
+                        (reader->intake == NULL || take_from_spool(reader, idle, err));
+    pen_dealing_flush(&reader->stream->dealing);
+    return ok;
 }
 
 /* Status */
@@ -695,9 +693,7 @@ static bool sleep_a_while(pen_reader *reader, pen_error *err)
     int happened =
         pen_meter_park(sleeps_for(reader, events), &stream->reader_parker,
                        events == 0 ? -1 : pen_replication_socket(reader->rep), events, timeout_ms);
-    if (happened & PEN_PARK_READABLE) {
-        reader->heard = true; /* bytes, though maybe no whole message */
-    }
+    reader->heard |= (happened & PEN_PARK_READABLE) != 0; /* bytes, maybe no whole message */
     reader->was_dry |= pen_now_us() - since_us >= PEN_DRY_US;
     return true;
 }
@@ -742,8 +738,10 @@ static bool step(pen_reader *reader, bool *ended, pen_error *err)
     }
     if (reader->intake != NULL && pen_intake_has_stopped(reader->intake)) {
         reader->receiving = false; /* the end that was asked for */
-        if (pen_intake_finish(reader->intake)) {
-            pen_dealing_end(&reader->stream->dealing);
+        bool finished = pen_intake_finish(reader->intake);
+        pen_dealing_flush(&stream->dealing);
+        if (finished) {
+            pen_dealing_end(&stream->dealing);
         }
         /* [DONE-1] acquire: the last durable_lsn is published; pairs with the release in the
          * progress thread. */
@@ -786,6 +784,7 @@ void pen_reader_run(void *arg)
     pen_reader *reader = arg;
     pen_stream *stream = reader->stream;
     PEN_ASSERT(pen_thread_role() == PEN_ROLE_READER);
+    pen_thread_be_patient();
     pen_meter_begin(pen_stream_reader_meter(stream), PEN_METRIC_READER_TIME);
     pen_error *err = &stream->reader_failure;
     *err = (pen_error){0};

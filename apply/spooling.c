@@ -290,10 +290,7 @@ bool pen_spooling_take(pen_spooling *spooling, const pen_event *event, pen_error
     if (keepalive && (!at_boundary(spooling) || event->wal_end <= spooling->received)) {
         return true;
     }
-    const pen_spool_record record = {.kind = keepalive ? PEN_SPOOL_KEEPALIVE : PEN_SPOOL_MESSAGE,
-                                     .wal_end = event->wal_end,
-                                     .sent = event->sent,
-                                     .payload = keepalive ? (pen_slice){0} : event->data};
+    const pen_spool_record record = pen_event_record(event);
     (void)pen_spool_append(spooling->spool, &record);
     if (keepalive) {
         spooling->received = event->wal_end;

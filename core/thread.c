@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,6 +62,13 @@ bool pen_thread_start(pen_thread *thread, pen_role role, const char *name, void 
     }
     thread->started = true;
     return true;
+}
+
+void pen_thread_be_patient(void)
+{
+    /* Needs no privilege; where a sandbox refuses it, all stays as it is. */
+    const struct sched_param none = {0};
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
 }
 
 void pen_thread_join(pen_thread *thread)

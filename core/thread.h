@@ -51,6 +51,12 @@ void pen_thread_leave(pen_thread *thread);
  * libraries too, may be in use. Main, or whoever has joined those that left some. */
 bool pen_thread_any_left(void);
 
+/* The calling thread, when it is woken, no longer takes the processor from whoever is running: it
+ * waits until that one sleeps or has used up its time, unless a processor is idle. Its share stays
+ * the same. For who takes in what others make: on a machine with few processors those are mostly
+ * who runs, and has more for it in a moment. */
+void pen_thread_be_patient(void);
+
 /* Where one thread sleeps. It can sleep for a wake, a file descriptor and a timeout at once. */
 typedef struct pen_parker {
     int event_fd;

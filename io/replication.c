@@ -243,6 +243,15 @@ bool pen_replication_receive(pen_replication *rep, pen_error *err)
     return pen_pgconn_consume(rep->conn, err);
 }
 
+pen_spool_record pen_event_record(const pen_event *event)
+{
+    bool keepalive = event->kind == PEN_EVENT_KEEPALIVE;
+    return (pen_spool_record){.kind = keepalive ? PEN_SPOOL_KEEPALIVE : PEN_SPOOL_MESSAGE,
+                              .wal_end = event->wal_end,
+                              .sent = event->sent,
+                              .payload = keepalive ? (pen_slice){0} : event->data};
+}
+
 bool pen_replication_poll(pen_replication *rep, bool receive, pen_event *event, pen_error *err)
 {
     memset(event, 0, sizeof(*event));

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/slice.h"
+#include "core/spool_format.h"
 #include "io/pgconn.h"
 
 typedef struct pen_replication pen_replication;
@@ -69,6 +70,9 @@ typedef struct pen_event {
     pen_pgtime sent;      /* the source's clock when it sent this */
     bool reply_requested; /* KEEPALIVE: it wants a status at once */
 } pen_event;
+
+/* A message or keepalive as spool and capture keep it; its payload is borrowed from `event`. */
+pen_spool_record pen_event_record(const pen_event *event);
 
 /* Takes in what the socket has, for later polls; never waits. */
 PEN_MUST_CHECK bool pen_replication_receive(pen_replication *rep, pen_error *err);

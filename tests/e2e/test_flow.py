@@ -1,6 +1,8 @@
 """How the stream flows to the workers: large batches while the source is far behind, and none that waits
 while it is not."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -30,6 +32,13 @@ def write_one_by_one(pair, run, ids, there):
         pair.on_source("INSERT INTO rows VALUES (%s, '')", (id_,))
         there += 1
         pair.wait_rows("rows", there, run)
+
+
+def wait_sent(pair):
+    """Until all that the source has written is in the socket."""
+    position = pair.wal_lsn()
+    sent = "SELECT bool_and(sent_lsn >= %s) FROM pg_stat_replication"
+    wait_until(lambda: pair.source_cluster.sql(sent, (position,)) == [(True,)], 30, "the walsender to have sent all")
 
 
 def backlog(pair, count, size=20):
@@ -92,6 +101,39 @@ def test_a_lone_transaction_goes_at_once(pair, dispatchers):
     assert done["held_batches"] <= 3000 / FILL + 10 + LATE + done["dry_batches"]
     assert 200 < done["batches"] <= 3000 / FILL + 10 + 200 + done["dry_batches"]
     assert pair.same() == 3300
+
+
+def pairs_of_transactions(pair, first, count):
+    """So many pairs, of which each lies in the socket before penstock looks; what it said at its end."""
+    run = pair.penstock.start(workers=2)
+    pair.wait_streaming(run)
+    there = 2 * first
+    write_one_by_one(pair, run, range(there, there + 2), there)
+    # No more at once than the kernel has on the way to somebody who does not read.
+    for id_ in range(there + 2, there + 2 + 2 * count, 2):
+        os.kill(run.pid, signal.SIGSTOP)
+        write(pair, id_, 2)
+        wait_sent(pair)
+        os.kill(run.pid, signal.SIGCONT)
+        pair.wait_rows("rows", id_ + 2, run)
+    run.stop()
+    return run.finished()
+
+
+def test_what_comes_together_goes_out_together(pair):
+    """Transactions that lie in the socket when the reader looks, and are not late, are a batch: the first of them is
+    not sent ahead of the others by itself."""
+    pair.schema(TABLE)
+    for turn in range(3):
+        done = pairs_of_transactions(pair, 51 * turn, 50)
+        assert done["transactions"] == 102
+        # Where the first one went ahead, there would be five more and up to fifty. A machine that stands still for a
+        # while may bring some late, and those go by the dispatcher.
+        if done["batches"] <= 2 + 50 + 1 and done["direct_transactions"] > 50:
+            break
+    else:
+        pytest.fail(f"{done['batches']} batches, {done['direct_transactions']} transactions by the reader")
+    assert pair.same() == 102 * (turn + 1)
 
 
 @pytest.mark.parametrize("dispatchers", [1, 3])

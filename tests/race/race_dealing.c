@@ -65,8 +65,10 @@ static uint64_t dispatched; /* who holds the baton */
 static uint64_t held;       /* the same: the newest of them are held, so many */
 static pen_cell shown;      /* those that are not held, for the quiet reader */
 static pen_counter wrong;
-static uint64_t full;   /* the reader waited for room */
-static uint64_t direct; /* the reader dispatched itself */
+static uint64_t full;     /* the reader waited for room */
+static uint64_t direct;   /* the reader dispatched itself */
+static uint64_t together; /* several of those were let out at once */
+static uint64_t kept;     /* dispatched by the reader and not let out yet; in the role */
 
 static void complain(const char *what, uint64_t number)
 {
@@ -89,9 +91,22 @@ static bool dispatch_directly(void *arg, pen_txn *txn)
         return false;
     }
     taken[txn->commit_lsn - 1]++;
+    kept++;
     dispatch(txn);
     direct++;
     return true;
+}
+
+static void let_out_directly(void *arg)
+{
+    if (arg != &direct || pen_thread_role() != PEN_ROLE_READER || !dealing.has_role) {
+        complain("let out without the role", dispatched);
+    }
+    together += kept > 1;
+    if (kept > 0) {
+        kept = 0;
+        pen_cell_publish(&shown, dispatched);
+    }
 }
 
 /* As apply/intake.c does it. */
@@ -113,15 +128,25 @@ static void deal_all(void *arg)
             }
             (void)pen_parker_park(&reader, -1, 0, PEN_PARK_FOREVER);
         }
+        if (next_random() % 4 == 0 || reader_waits(i + 1)) {
+            pen_dealing_flush(&dealing);
+        }
         while (reader_waits(i + 1)) {
             usleep(5);
+        }
+        if (mode == SOURCE_ABORTED && i == total / 2 - 2) {
+            pen_dealing_flush(&dealing);
+            usleep(5000); /* so that the dispatcher sleeps, and lends its role for the next ones */
         }
         if (mode == SOURCE_ABORTED && i == total / 2) {
             pen_cell_publish(&stop, 1);
             pen_dealing_wake(&dealing);
+            usleep(200); /* so that who sleeps wants its role back first */
+            pen_dealing_flush(&dealing);
             return;
         }
     }
+    pen_dealing_flush(&dealing);
     pen_dealing_end(&dealing);
 }
 
@@ -138,8 +163,10 @@ static void dispatch(const pen_txn *txn)
         if (held > 0 || dealing.tells_dry) {
             complain("dispatched by the reader behind what is held", dispatched);
         }
-        pen_cell_publish(&shown, dispatched);
         return;
+    }
+    if (kept > 0) {
+        complain("dispatched while the reader keeps those before it", dispatched);
     }
     /* Now and then, and always when the baton goes on. */
     bool hold = next_random() % 64 == 0 || dispatched % PEN_RUN == 0;
@@ -237,6 +264,8 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
     held = 0;
     full = 0;
     direct = 0;
+    together = 0;
+    kept = 0;
     memset(taken, 0, sizeof(taken));
     memset(dispatchers, 0, sizeof(dispatchers));
     memset(&dealing, 0, sizeof(dealing));
@@ -248,7 +277,9 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
     }
     /* With several it must be nothing. */
     if (seed % 2 == 0 || count > 1) {
-        pen_dealing_set_direct(&dealing, dispatch_directly, &direct);
+        const pen_direct how = {
+            .dispatch = dispatch_directly, .let_out = let_out_directly, .arg = &direct};
+        pen_dealing_set_direct(&dealing, &how);
     }
     for (unsigned i = 0; i < count; i++) {
         dispatchers[i].number = i;
@@ -271,16 +302,19 @@ static bool run(source which, uint64_t length, unsigned count, size_t capacity, 
         dry += dispatchers[i].dry;
     }
     check();
-    bool was_direct = dealing.directly != NULL;
+    bool was_direct = dealing.direct.dispatch != NULL;
     pen_dealing_deinit(&dealing);
     pen_parker_deinit(&reader);
     if (total == TXNS) {
         printf("%d, %u dispatchers, rings of %zu: %lu runs, %lu ahead of their turn, %lu waits for "
-               "room, %lu times dry, %lu by the reader\n",
-               (int)which, count, capacity, runs, ahead, full, dry, direct);
+               "room, %lu times dry, %lu by the reader, %lu times some together\n",
+               (int)which, count, capacity, runs, ahead, full, dry, direct, together);
         bool quiet = was_direct && (mode == SOURCE_QUIET || mode == SOURCE_BURSTS);
         if ((quiet && direct < total / 20) || (!was_direct && direct > 0)) {
             complain("by the reader: too few, or more than may be", direct);
+        }
+        if (was_direct && which == SOURCE_BURSTS && together == 0) {
+            complain("and the reader never let out several together", total);
         }
         if (which == SOURCE_QUIET && dry == 0) {
             complain("and nobody was ever told that it is dry", total);

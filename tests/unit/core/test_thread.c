@@ -1,6 +1,7 @@
 #include "core/thread.h"
 
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -179,6 +180,24 @@ static void look_at_self(void *arg)
     pthread_sigmask(SIG_SETMASK, NULL, &blocked);
     self->interrupt_blocked = sigismember(&blocked, SIGINT) && sigismember(&blocked, SIGTERM);
     self->fault_blocked = sigismember(&blocked, SIGSEGV) || sigismember(&blocked, SIGBUS);
+}
+
+static void be_patient(void *arg)
+{
+    pen_thread_be_patient();
+    *(int *)arg = sched_getscheduler(0);
+}
+
+Test(thread, is_patient_alone)
+{
+    pen_error err;
+    pen_thread thread;
+    int policy = -1;
+    int before = sched_getscheduler(0);
+    cr_assert(pen_thread_start(&thread, PEN_ROLE_READER, "reader", be_patient, &policy, &err));
+    pen_thread_join(&thread);
+    cr_assert_eq(policy, SCHED_BATCH);
+    cr_assert_eq(sched_getscheduler(0), before, "and nobody else is");
 }
 
 Test(thread, knows_its_role_and_name)
