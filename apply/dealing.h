@@ -21,8 +21,7 @@
  * A wait that could be for ever, and why it is not:
  * - The dispatcher wakes and the reader has its role: it says that it wants it back, and is woken
  *   when the reader, which waits for nothing meanwhile, gives it back. Both exchange, see [ROLE-1].
- * - A batch stays with the reader: only until it has looked at what is there; see
- * pen_dealing_flush.
+ * - A batch stays with the reader: until pen_dealing_flush, before it waits for anything.
  * - A dispatcher waits for the baton: the runs before its own were dealt in full before a
  *   transaction of its own was, so they are in the rings of others, who dispatch them without
  *   waiting for the reader. The first one waits for nobody.

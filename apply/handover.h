@@ -20,7 +20,8 @@
  *   So a parker is prepared before the thread is found in the set or the flag; a wake that came
  *   between these would be lost, and with it the place in the set or the raised flag.
  * - A batch is held that nobody offers: who holds one asks to be told when the stream is dry, and
- *   then offers it (apply/dealing.h); the end offers it too. The next batch begins only when it was
+ *   then offers it (apply/dealing.h), or is the reader, which lets it out before it waits for
+ *   anything; the end offers it too. The next batch begins only when it was
  *   offered and taken, so nobody waits for a batch behind it.
  * - A batch is offered to who is at work, and nobody is woken for it: a worker that is not in the
  *   idle set has yet to join it, and then looks once more; when all are in it, one is woken. Should
