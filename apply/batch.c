@@ -27,6 +27,7 @@ void pen_batch_add(pen_batch *batch, pen_txn *txn)
 {
     PEN_ASSERT(batch->last == NULL || batch->last->commit_lsn < txn->commit_lsn);
     txn->next = NULL;
+    batch->alone = pen_txn_is_alone(txn);
     batch->feed = txn->feed;
     if (batch->last == NULL) {
         batch->first = txn;
@@ -66,7 +67,7 @@ bool pen_batch_is_full(const pen_batch *batch, const pen_batch_limits *limits)
 bool pen_batch_has_room(const pen_batch *batch, const pen_txn *txn, const pen_batch_limits *limits)
 {
     return batch->txn_count == 0 ||
-           (batch->feed == NULL && txn->feed == NULL && batch->txn_count < limits->transactions &&
+           (!batch->alone && !pen_txn_is_alone(txn) && batch->txn_count < limits->transactions &&
             batch->change_count + txn->change_count <= limits->rows &&
             batch->bytes + txn->bytes <= limits->bytes);
 }

@@ -18,6 +18,7 @@ typedef struct pen_batch {
     uint64_t change_count;
     uint64_t bytes;
     bool held;                   /* it was kept from idle workers to be filled */
+    bool alone;                  /* of one transaction, which no other may join */
     struct pen_feed *feed;       /* of its only transaction, when that is a large one; else NULL */
     pen_lsn previous_commit_lsn; /* what the progress row must say before this one commits */
 } pen_batch;

@@ -111,7 +111,7 @@ static bool deal_directly(pen_dealing *dealing, pen_txn *txn)
 {
     /* A late one may be held, a large one takes its time. What lies in the ring comes first; we
      * alone add to it, so once empty it stays so. */
-    return dealing->direct.dispatch != NULL && !txn->behind && txn->feed == NULL &&
+    return dealing->direct.dispatch != NULL && !txn->behind && !pen_txn_is_alone(txn) &&
            pen_ring_count(&dealing->rings[0]) == 0 && has_role(dealing) &&
            dealing->direct.dispatch(dealing->direct.arg, txn);
 }

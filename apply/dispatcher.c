@@ -1,9 +1,11 @@
 #include "apply/dispatcher.h"
 
+#include "apply/eager.h"
 #include "apply/feeding.h"
 #include "apply/former.h"
 #include "apply/keys.h"
 #include "apply/targets.h"
+#include "core/eager.h"
 #include "core/log.h"
 
 #include <inttypes.h>
@@ -46,6 +48,8 @@ struct pen_dispatchers {
     /* for who holds the baton */
     pen_former *former;
     pen_targets *targets;
+    uint64_t eager_number; /* of the transaction in progress whose parts came last */
+    pen_cascades eager_cascades;
     pen_dispatcher each[PEN_DISPATCHERS_MAX];
 };
 
@@ -94,7 +98,7 @@ static void prepare(pen_dispatcher *d, pen_txn *txn)
 {
     prepared *it = &d->ahead[d->count++];
     it->txn = txn;
-    it->hashed = txn->feed == NULL && hash(d, it, false);
+    it->hashed = !pen_txn_is_alone(txn) && hash(d, it, false);
 }
 
 static bool resolve_txn(pen_dispatcher *d, const pen_txn *txn, pen_error *err)
@@ -113,7 +117,7 @@ static bool hash_again(pen_dispatcher *d, prepared *it, pen_error *err)
     if (it->hashed && it->barriers == pen_targets_have_barriers(d->all->targets)) {
         return true;
     }
-    return resolve_txn(d, it->txn, err) && (it->txn->feed != NULL || hash(d, it, true));
+    return resolve_txn(d, it->txn, err) && (pen_txn_is_alone(it->txn) || hash(d, it, true));
 }
 
 /* With the baton */
@@ -136,7 +140,7 @@ static void let_out(pen_dispatchers *all, pen_batch *batch, bool behind)
         /* As long as it can grow, who is at work keeps up: more workers would only take the
          * target's processors from each other. */
         pen_handover_offer_to_busy(&stream->handover, batch);
-    } else if (!behind && batch->feed == NULL && pen_filling_is_quick(&stream->filling, batch)) {
+    } else if (!behind && !batch->alone && pen_filling_is_quick(&stream->filling, batch)) {
         /* Until the batch before has committed nobody is woken for it, and others may join it. Far
          * behind it is the workers side by side that count. */
         pen_handover_follow(&stream->handover, batch);
@@ -196,6 +200,38 @@ static void add(pen_dispatcher *d, const prepared *it, pen_batch *batch)
     pen_meter_add(PEN_METRIC_EVICTIONS, counts.evictions - before.evictions);
 }
 
+/* Gives a part of a transaction in progress, which it takes, to the eager worker, behind all
+ * batches so far. Where that cannot be, the transaction waits for its Commit; what is wrong with
+ * it, such as a table that the target lacks, is told then. */
+static bool dispatch_part(pen_dispatcher *d, pen_txn *part, pen_error *err)
+{
+    pen_dispatchers *all = d->all;
+    pen_eager *eager = part->eager;
+    bool fits = false;
+    if (pen_eager_is_alive(eager) && !pen_targets_resolve_early(all->targets, part, &fits, err)) {
+        pen_txn_release(part);
+        return false;
+    }
+    if (fits) {
+        if (all->eager_number != eager->number) {
+            all->eager_number = eager->number;
+            all->eager_cascades = (pen_cascades){0};
+        }
+        pen_feeding_note_cascades(&all->eager_cascades, part->first);
+        part->after = pen_former_newest(all->former);
+        pen_handover_offer_held(&all->stream->handover);
+        pen_dealing_tell_dry(&all->stream->dealing, false);
+        if (pen_eager_worker_give(all->stream->eager, part)) {
+            return true;
+        }
+    }
+    /* [EAGER-1] release: pairs with the acquire in pen_eager_is_alive. */
+    pen_cell_publish(&eager->failed, 1);
+    pen_txn_release(part);
+    pen_parker_wake(&all->stream->reader_parker);
+    return true;
+}
+
 /* Adds the transaction to the open batch, or begins the next one. Takes it. *until: the newest
  * batch that has nothing of it, where it fails. */
 static bool dispatch(pen_dispatcher *d, prepared *it, uint64_t *until, pen_error *err)
@@ -203,6 +239,9 @@ static bool dispatch(pen_dispatcher *d, prepared *it, uint64_t *until, pen_error
     pen_dispatchers *all = d->all;
     pen_batch *batch = NULL;
     *until = pen_former_newest(all->former);
+    if (pen_txn_is_part(it->txn)) {
+        return dispatch_part(d, it->txn, err);
+    }
     if (!hash_again(d, it, err)) {
         pen_txn_release(it->txn);
         return false;
@@ -223,6 +262,11 @@ static bool dispatch(pen_dispatcher *d, prepared *it, uint64_t *until, pen_error
             pen_former_forget_fed(all->former);
         }
         return ok;
+    }
+    if (it->txn->eager != NULL) {
+        pen_former_add(all->former, batch, it->txn, NULL, 0);
+        let_out(all, batch, false);
+        return true;
     }
     bool behind = it->txn->behind; /* it is the batch's from the next line on */
     add(d, it, batch);

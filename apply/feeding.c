@@ -50,10 +50,17 @@ void pen_note_cascade(pen_change *chg, pen_cascades *cascades)
     }
 }
 
-static void note_cascades(pen_feeding *feeding, const pen_segment *seg)
+static void note_cascades(pen_cascades *cascades, const pen_segment *seg)
 {
     for (pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
-        pen_note_cascade(chg, &feeding->cascades);
+        pen_note_cascade(chg, cascades);
+    }
+}
+
+void pen_feeding_note_cascades(pen_cascades *cascades, const pen_segment *first)
+{
+    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
+        note_cascades(cascades, seg);
     }
 }
 
@@ -62,9 +69,7 @@ void pen_feeding_begin(pen_feeding *feeding, pen_stream *stream, pen_targets *ta
     *feeding = (pen_feeding){
         .stream = stream, .targets = targets, .feed = txn->feed, .commit_lsn = txn->commit_lsn};
     pen_feed_acquire(feeding->feed);
-    for (const pen_segment *seg = txn->first; seg != NULL; seg = seg->next) {
-        note_cascades(feeding, seg);
-    }
+    pen_feeding_note_cascades(&feeding->cascades, txn->first);
 }
 
 /* The next segment, or NULL when the transaction ended (*state says how) or on a stop. */
@@ -136,7 +141,7 @@ static bool pass_all(pen_feeding *feeding, bool *discarded, pen_error *err)
         pen_dealing_wake_reader(&feeding->stream->dealing);
         bool resolved = pen_feeding_resolve(feeding->targets, seg, feeding->commit_lsn, err);
         if (resolved) {
-            note_cascades(feeding, seg);
+            note_cascades(&feeding->cascades, seg);
         }
         if (!resolved || !pass_segment(feeding, seg)) {
             pen_block_release(seg->block);

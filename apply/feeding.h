@@ -36,6 +36,9 @@ PEN_MUST_CHECK bool pen_feeding_pass(pen_feeding *feeding, bool *discarded, pen_
 PEN_MUST_CHECK bool pen_feeding_resolve(pen_targets *targets, const pen_segment *seg,
                                         pen_lsn commit_lsn, pen_error *err);
 
+/* What pen_note_cascade says, of all changes of `first` and the segments behind it. */
+void pen_feeding_note_cascades(pen_cascades *cascades, const pen_segment *first);
+
 /* Where foreign keys are enforced on the target too, ON DELETE CASCADE takes the rows that the
  * stream then tells to delete, and what sets columns of the identity, such as ON UPDATE CASCADE of
  * a key's first column, has moved those that it then tells to update. Only for a change behind such

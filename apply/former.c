@@ -84,7 +84,7 @@ void pen_former_add(pen_former *former, pen_batch *batch, pen_txn *txn, const pe
                     uint64_t committed)
 {
     PEN_ASSERT(batch->number == former->newest);
-    if (txn->feed != NULL) {
+    if (pen_txn_is_alone(txn)) {
         former->fed_number = batch->number;
         former->before_fed_lsn = former->last_commit_lsn;
     } else {

@@ -15,6 +15,7 @@ void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker
     pen_place_init(&handover->following);
     pen_cell_init(&handover->offered_all, 0);
     pen_flag_init(&handover->wants_room);
+    pen_flag_init(&handover->watched);
     pen_cell_init(&handover->committed, 0);
     pen_idle_init(&handover->idle);
     pen_idle_init(&handover->early);
@@ -31,6 +32,11 @@ void pen_handover_add_worker(pen_handover *handover, unsigned number, pen_parker
 {
     PEN_ASSERT(number < handover->worker_count);
     handover->workers[number] = parker;
+}
+
+void pen_handover_add_watcher(pen_handover *handover, pen_parker *parker)
+{
+    handover->watcher = parker;
 }
 
 pen_batch *pen_handover_leftover(pen_handover *handover)
@@ -56,6 +62,12 @@ uint64_t pen_handover_committed(const pen_handover *handover)
 {
     /* [COMMITTED-1] acquire: pairs with the release in pen_handover_commit. */
     return pen_cell_read(&handover->committed);
+}
+
+uint64_t pen_handover_watch(pen_handover *handover)
+{
+    pen_flag_raise(&handover->watched);
+    return pen_handover_committed(handover);
 }
 
 static bool stopped(const pen_handover *handover)
@@ -347,6 +359,9 @@ pen_batch *pen_handover_commit(pen_handover *handover, unsigned number, uint64_t
         for (; early != 0; early &= early - 1) {
             pen_parker_wake(handover->workers[word * 64 + (unsigned)__builtin_ctzll(early)]);
         }
+    }
+    if (handover->watcher != NULL && pen_flag_lower(&handover->watched)) {
+        pen_parker_wake(handover->watcher);
     }
     return hold_for(handover, number, following);
 }

@@ -32,6 +32,8 @@
  * - A worker waits for an earlier batch, and that commits: it joins the set of those and looks once
  *   more; who commits says so and then looks into the set. Of two exchanges on the set one comes
  *   first.
+ * - The watcher waits for a batch, and that commits: it raises a flag and looks once more; who
+ * commits says so and then lowers.
  * - A worker is told to let go while it goes to sleep: what it is told is published before the
  * wake, and looked at after the prepare. It is told a batch's number, so that what comes late, when
  * it has another batch, is nothing.
@@ -56,6 +58,7 @@ typedef struct pen_handover {
     pen_parker *dispatcher;
     pen_parker *workers[PEN_IDLE_MAX]; /* NULL: there is no such worker */
     unsigned worker_count;
+    pen_parker *watcher; /* who is woken by a commit when it asks for that; or NULL */
     const pen_cell *stop;
     uint64_t stop_at;
     /* dispatcher writes */
@@ -66,6 +69,7 @@ typedef struct pen_handover {
     pen_flag wants_room;  /* raised by the dispatcher: the open batch is full */
     /* workers write */
     PEN_ALIGNED pen_cell committed; /* number of the newest committed batch: whose turn it is */
+    pen_flag watched;               /* raised by the watcher: it waits for a commit */
     PEN_ALIGNED pen_idle_set idle;
     PEN_ALIGNED pen_idle_set early; /* who waits for an earlier batch than the one before its own */
     PEN_ALIGNED pen_cell
@@ -88,6 +92,8 @@ void pen_handover_init(pen_handover *handover, unsigned worker_count, pen_parker
                        const pen_cell *stop, uint64_t stop_at);
 /* Main, before the threads start: worker `number`, from 0, sleeps on `parker` (borrowed). */
 void pen_handover_add_worker(pen_handover *handover, unsigned number, pen_parker *parker);
+/* Main, before the threads start: who calls pen_handover_watch sleeps on `parker` (borrowed). */
+void pen_handover_add_watcher(pen_handover *handover, pen_parker *parker);
 /* Main, after the threads have ended: gives the batch that nobody took, or NULL. */
 pen_batch *pen_handover_leftover(pen_handover *handover);
 
@@ -97,6 +103,10 @@ void pen_handover_wake_worker(pen_handover *handover, unsigned number);
 /* Any thread: number of the newest committed batch, 0 for none; all that was done before its commit
  * is seen. */
 uint64_t pen_handover_committed(const pen_handover *handover);
+
+/* The watcher, after the prepare and before it sleeps: gives the number of the newest committed
+ * batch, and is woken when another one commits. */
+PEN_MUST_CHECK uint64_t pen_handover_watch(pen_handover *handover);
 
 /* Dispatcher: lets the workers have `batch` (takes it), and wakes an idle one. There is no other
  * open batch: nothing was offered or held since the last take-back or wait. */

@@ -1,5 +1,7 @@
 #include "apply/intake.h"
 
+#include "apply/eager.h"
+#include "apply/eager_giving.h"
 #include "apply/giving.h"
 #include "apply/streamed.h"
 #include "core/behind.h"
@@ -17,7 +19,10 @@ struct pen_intake {
     pen_assembler assembler;
     pen_giving giving;
     pen_streamed *streamed; /* NULL: none will come */
-    bool needs_segment;     /* of our own spool, before the next message of a block */
+    pen_eager_giving eager;
+    bool eager_ends;    /* the Commit of what that gives has come */
+    pen_lsn reached;    /* every commit before it has come, or the target has it */
+    bool needs_segment; /* of our own spool, before the next message of a block */
     bool replaying;
     bool replays_relations_only; /* of a transaction that is on the target already */
     pen_message commit;          /* the Stream Commit of the transaction that is replayed */
@@ -44,11 +49,14 @@ pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *opti
     if (options->spool != NULL) {
         intake->streamed = pen_streamed_create(options->spool, !options->spool_is_ours);
     }
+    pen_eager_giving_init(&intake->eager, stream, intake->streamed, intake->decoder,
+                          &intake->arena);
     return intake;
 }
 
 void pen_intake_let_go(pen_intake *intake)
 {
+    pen_eager_giving_drop(&intake->eager);
     if (intake->streamed != NULL) {
         pen_streamed_forget_all(intake->streamed);
     }
@@ -59,6 +67,7 @@ void pen_intake_destroy(pen_intake *intake)
     if (intake == NULL) {
         return;
     }
+    pen_eager_giving_deinit(&intake->eager);
     pen_giving_deinit(&intake->giving);
     pen_assembler_discard(&intake->assembler);
     pen_arena_deinit(&intake->arena);
@@ -70,6 +79,21 @@ void pen_intake_destroy(pen_intake *intake)
 
 /* What is waited for */
 
+/* The Commit of the transaction that is applied while it is in progress has come, and what is left
+ * of it is given first. */
+static void set_eager_ends(pen_intake *intake, bool ends)
+{
+    if (intake->eager_ends != ends) {
+        intake->eager_ends = ends;
+        pen_eager_worker_await(intake->stream->eager, ends);
+    }
+}
+
+static uint32_t committing_xid(const pen_intake *intake)
+{
+    return intake->commit.stream_commit.xid;
+}
+
 /* True while nothing may be taken in, because memory is used up and will be given back. */
 static bool must_wait_for_memory(pen_intake *intake)
 {
@@ -79,7 +103,8 @@ static bool must_wait_for_memory(pen_intake *intake)
     }
     /* [APPLIED-1] acquire: pairs with the release in the worker. */
     bool in_flight = pen_cell_read(&stream->applied_lsn) < pen_cell_read(&stream->handed_lsn) ||
-                     pen_giving_is_in_flight(&intake->giving);
+                     pen_giving_is_in_flight(&intake->giving) ||
+                     pen_eager_giving_is_in_flight(&intake->eager);
     if (in_flight) {
         return true;
     }
@@ -110,16 +135,32 @@ static bool make_segment(pen_intake *intake, pen_error *err)
     return true;
 }
 
-bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err)
+/* Gives what there is; *all: there was room for all that must be given before more is taken in. */
+static bool give(pen_intake *intake, bool *all, pen_error *err)
 {
-    *ready = false;
-    if (intake->needs_segment && !make_segment(intake, err)) {
+    *all = pen_giving_poll(&intake->giving);
+    if (!*all || intake->stopped || pen_giving_is_feeding(&intake->giving)) {
+        return true; /* what lies behind a large transaction is not taken before its end */
+    }
+    if (!pen_eager_giving_poll(&intake->eager, intake->eager_ends, err)) {
         return false;
     }
-    intake->blocked = !pen_giving_poll(&intake->giving) ? PEN_METRIC_READER_ROOM
-                      : intake->needs_segment           ? PEN_METRIC_READER_DISK
-                      : must_wait_for_memory(intake)    ? PEN_METRIC_READER_MEMORY
-                                                        : PEN_METRIC_COUNT;
+    *all = !intake->eager_ends || !pen_eager_giving_has(&intake->eager, committing_xid(intake)) ||
+           pen_eager_giving_is_done(&intake->eager);
+    return true;
+}
+
+bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err)
+{
+    bool all = false;
+    *ready = false;
+    if ((intake->needs_segment && !make_segment(intake, err)) || !give(intake, &all, err)) {
+        return false;
+    }
+    intake->blocked = !all                           ? PEN_METRIC_READER_ROOM
+                      : intake->needs_segment        ? PEN_METRIC_READER_DISK
+                      : must_wait_for_memory(intake) ? PEN_METRIC_READER_MEMORY
+                                                     : PEN_METRIC_COUNT;
     *ready = intake->blocked == PEN_METRIC_COUNT;
     return true;
 }
@@ -138,6 +179,8 @@ void pen_intake_stop(pen_intake *intake)
     }
     intake->stopped = true;
     intake->replaying = false;
+    set_eager_ends(intake, false);
+    pen_eager_giving_drop(&intake->eager);
     if (pen_giving_is_open(&intake->giving)) {
         pen_giving_discard(&intake->giving);
     }
@@ -191,12 +234,18 @@ static void count_txn(const pen_intake *intake, const pen_txn *txn)
     pen_meter_add(PEN_METRIC_LATE_TRANSACTIONS, intake->behind.far);
 }
 
+static void note_reached(pen_intake *intake, pen_lsn lsn)
+{
+    intake->reached = lsn > intake->reached ? lsn : intake->reached;
+}
+
 /* A whole transaction came, whose first message stands in `first_segment` of the spool. */
 static bool take_txn(pen_intake *intake, pen_txn *txn, pen_error *err)
 {
     pen_lsn commit_lsn = txn->commit_lsn;
     pen_lsn end_lsn = txn->end_lsn;
     bool again = false;
+    note_reached(intake, end_lsn);
     if (!pen_positions_note_commit(&intake->positions, commit_lsn, &again, err)) {
         if (txn != &intake->assembler.fed) { /* what was fed belongs to the assembler */
             pen_txn_release(txn);
@@ -305,6 +354,34 @@ static bool trim_own(const pen_intake *intake, pen_error *err)
     return pen_spool_trim(spool, first < newest ? first : newest, err);
 }
 
+static bool refuse_commit(const pen_message *msg, pen_error *err)
+{
+    return pen_error_set(err, PEN_ERROR_FATAL,
+                         "the source committed the streamed transaction %" PRIu32 " at " PEN_LSN_FMT
+                         ", which it did not stream, or the beginning of which is not in the "
+                         "spool any more; check that nothing between penstock and the source "
+                         "changes the stream, and that the target was not put back to an older "
+                         "state",
+                         msg->stream_commit.xid, PEN_LSN_ARGS(msg->stream_commit.commit_lsn));
+}
+
+/* Takes in the messages of the transaction that has committed, from the first to the last. */
+static bool replay_all(pen_intake *intake, bool relations_only, pen_error *err)
+{
+    const pen_message *msg = &intake->commit;
+    pen_eager_giving_leave(&intake->eager, msg->stream_commit.xid);
+    if (!pen_streamed_replay(intake->streamed, msg->stream_commit.xid, relations_only)) {
+        return refuse_commit(msg, err);
+    }
+    const pen_message begin = {.kind = PEN_MESSAGE_BEGIN,
+                               .begin = {.commit_lsn = msg->stream_commit.commit_lsn,
+                                         .commit_time = msg->stream_commit.commit_time,
+                                         .xid = msg->stream_commit.xid}};
+    intake->replays_relations_only = relations_only;
+    pen_pgoutput_begin_replay(intake->decoder);
+    return relations_only || assemble(intake, &begin, 0, err);
+}
+
 /* A streamed transaction committed: from now on its messages are taken in, as if they came now. */
 static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *err)
 {
@@ -321,29 +398,21 @@ static bool begin_replay(pen_intake *intake, const pen_message *msg, pen_error *
         return true;
     }
     if (pen_streamed_in_block(intake->streamed) ||
-        !pen_streamed_replay(intake->streamed, xid, again)) {
-        return pen_error_set(err, PEN_ERROR_FATAL,
-                             "the source committed the streamed transaction %" PRIu32
-                             " at " PEN_LSN_FMT
-                             ", which it did not stream, or the beginning of which is not in the "
-                             "spool any more; check that nothing between penstock and the source "
-                             "changes the stream, and that the target was not put back to an older "
-                             "state",
-                             xid, PEN_LSN_ARGS(commit_lsn));
+        pen_streamed_segment_of(intake->streamed, xid) == 0) {
+        return refuse_commit(msg, err);
     }
     if (!intake->options.spool_is_ours) {
         uint64_t first = pen_streamed_segment_of(intake->streamed, xid);
         pen_positions_note_end(&intake->positions, first, msg->stream_commit.end_lsn);
     }
-    const pen_message begin = {.kind = PEN_MESSAGE_BEGIN,
-                               .begin = {.commit_lsn = commit_lsn,
-                                         .commit_time = msg->stream_commit.commit_time,
-                                         .xid = xid}};
     intake->commit = *msg;
     intake->replaying = true;
-    intake->replays_relations_only = again;
-    pen_pgoutput_begin_replay(intake->decoder);
-    return again || assemble(intake, &begin, 0, err);
+    if (!again && pen_eager_giving_has(&intake->eager, xid)) {
+        pen_eager_giving_end(&intake->eager);
+        set_eager_ends(intake, true);
+        return true;
+    }
+    return replay_all(intake, again, err);
 }
 
 /* All of it is in. */
@@ -366,6 +435,29 @@ static bool end_replay(pen_intake *intake, pen_error *err)
     return assemble(intake, &commit, 0, err);
 }
 
+/* The transaction that was applied while it was in progress has committed, and its parts were
+ * given; or it could not be applied so. */
+static bool end_eager(pen_intake *intake, pen_error *err)
+{
+    uint32_t xid = committing_xid(intake);
+    pen_txn *txn = NULL;
+    set_eager_ends(intake, false);
+    if (!pen_eager_giving_has(&intake->eager, xid)) {
+        return replay_all(intake, false, err);
+    }
+    if (!pen_eager_giving_finish(&intake->eager, &intake->commit, &txn, err)) {
+        return false;
+    }
+    intake->replaying = false;
+    pen_behind_judge(&intake->behind, txn->commit_time);
+    pen_streamed_forget(intake->streamed, xid);
+    if (!trim_own(intake, err)) {
+        pen_txn_release(txn);
+        return false;
+    }
+    return take_txn(intake, txn, err);
+}
+
 bool pen_intake_is_replaying(const pen_intake *intake)
 {
     return intake->replaying;
@@ -376,6 +468,9 @@ bool pen_intake_replay(pen_intake *intake, pen_error *err)
     pen_slice bytes;
     pen_message msg;
     pen_message_context context = {.streamed = true};
+    if (intake->eager_ends) {
+        return end_eager(intake, err);
+    }
     switch (pen_streamed_next(intake->streamed, &bytes, &context.arrival, err)) {
     case PEN_STREAMED_MESSAGE:
         break;
@@ -409,6 +504,16 @@ static bool keep_streamed(pen_intake *intake, pen_slice bytes, pen_spool_pos at,
     return true;
 }
 
+/* True when what comes in a block now is not on the target, neither by an earlier run nor by a
+ * copy: its transaction commits behind what was reached. */
+static bool may_be_eager(const pen_intake *intake)
+{
+    const pen_stream *stream = intake->stream;
+    return stream->eager != NULL &&
+           (intake->options.spool_is_ours || intake->reached >= intake->positions.skip_lsn) &&
+           (stream->fences.count == 0 || intake->reached >= stream->fences.end);
+}
+
 static bool take_streaming(pen_intake *intake, const pen_message *msg, pen_error *err)
 {
     pen_streamed *streamed = intake->streamed;
@@ -423,6 +528,9 @@ static bool take_streaming(pen_intake *intake, const pen_message *msg, pen_error
     switch (msg->kind) {
     case PEN_MESSAGE_STREAM_START:
         ok = pen_streamed_start(streamed, msg->stream_start.xid, msg->stream_start.first, err);
+        if (ok && may_be_eager(intake)) {
+            pen_eager_giving_consider(&intake->eager, msg->stream_start.xid);
+        }
         intake->needs_segment =
             intake->options.spool_is_ours && pen_spool_wants_segment(intake->options.spool);
         break;
@@ -430,6 +538,7 @@ static bool take_streaming(pen_intake *intake, const pen_message *msg, pen_error
         ok = pen_streamed_stop(streamed, err);
         break;
     case PEN_MESSAGE_STREAM_ABORT:
+        pen_eager_giving_abort(&intake->eager, msg->stream_abort.xid, msg->stream_abort.subxid);
         if (pen_streamed_abort(streamed, msg->stream_abort.xid, msg->stream_abort.subxid, err)) {
             return trim_own(intake, err);
         }
@@ -513,9 +622,17 @@ void pen_intake_keepalive(pen_intake *intake, pen_lsn lsn)
         return; /* a position inside a transaction proves nothing about commits */
     }
     pen_positions_note_idle(&intake->positions, lsn);
+    note_reached(intake, lsn);
     /* A commit can still come at exactly the keepalive's position. */
     if (pen_positions_is_beyond_end(&intake->positions, lsn)) {
         reach_end(intake);
+    }
+}
+
+void pen_intake_flush(pen_intake *intake)
+{
+    if (intake != NULL) {
+        pen_dealing_flush(&intake->stream->dealing);
     }
 }
 
@@ -527,6 +644,7 @@ void pen_intake_session(pen_intake *intake)
     }
     intake->skipping = false;
     pen_assembler_discard(&intake->assembler);
+    pen_eager_giving_drop(&intake->eager);
     if (intake->streamed != NULL) {
         pen_streamed_forget_all(intake->streamed);
     }

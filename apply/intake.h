@@ -57,6 +57,9 @@ PEN_MUST_CHECK bool pen_intake_relation(pen_intake *intake, pen_slice bytes, pen
  * of that is on its way to the target already, it is taken back there. */
 void pen_intake_session(pen_intake *intake);
 
+/* All that there was has been taken: see pen_dealing_flush. NULL is nothing. */
+void pen_intake_flush(pen_intake *intake);
+
 /* True while a committed streamed transaction is taken in from the spool: then pen_intake_replay,
  * which takes one message of it, goes on in place of pen_intake_message. */
 bool pen_intake_is_replaying(const pen_intake *intake);

@@ -1,5 +1,6 @@
 #include "apply/parts.h"
 
+#include "apply/eager.h"
 #include "apply/losses.h"
 #include "apply/reached.h"
 #include "apply/receiver.h"
@@ -34,10 +35,11 @@ static bool open_target(const pen_stream *stream, const char *part, pen_session_
     if (!pen_session_open(&session, conn, err)) {
         if (strcmp(err->sqlstate, "53300") == 0) {
             char advice[160];
-            /* One for each worker, one for the catalog, one for control. */
+            /* One for each worker, one for the catalog, one for control; maybe the eager one. */
             snprintf(advice, sizeof(advice),
                      "%u sessions are wanted there: make room for them, or give fewer --workers",
-                     stream->worker_count + 2);
+                     stream->worker_count + 2 +
+                         (stream->options->streaming == PEN_STREAMING_PARALLEL));
             pen_error_advise(err, advice);
         }
         return false;
@@ -185,6 +187,20 @@ static bool open_workers(pen_stream *stream, pen_error *err)
     return ok;
 }
 
+static bool open_eager(pen_stream *stream, pen_error *err)
+{
+    pen_pgconn *conn = NULL;
+    if (stream->options->streaming != PEN_STREAMING_PARALLEL) {
+        return true;
+    }
+    if (!open_target(stream, "eager", PEN_SESSION_FOR_ROWS, &conn, err) ||
+        !pen_eager_worker_create(stream, conn, &stream->eager, err)) {
+        return false;
+    }
+    pen_handover_add_watcher(&stream->handover, pen_eager_worker_parker(stream->eager));
+    return true;
+}
+
 /* The sessions of those who apply: the dispatcher's, beside the workers'. */
 static bool open_appliers(pen_run *run, pen_pgconn **catalog, pen_error *err)
 {
@@ -193,7 +209,7 @@ static bool open_appliers(pen_run *run, pen_pgconn **catalog, pen_error *err)
                           &beside, err)) {
         return false;
     }
-    bool ok = open_workers(run->stream, err);
+    bool ok = open_workers(run->stream, err) && open_eager(run->stream, err);
     pen_thread_join(&beside.thread);
     *catalog = beside.catalog;
     if (ok && !beside.ok) {
@@ -362,7 +378,8 @@ bool pen_parts_start(pen_run *run, pen_error *err)
         ok = pen_thread_start(&stream->workers[i]->thread, PEN_ROLE_WORKER, name, pen_worker_run,
                               stream->workers[i], err);
     }
-    return ok && pen_dispatchers_start(run->dispatchers, err) &&
+    return ok && (stream->eager == NULL || pen_eager_worker_start(stream->eager, err)) &&
+           pen_dispatchers_start(run->dispatchers, err) &&
            pen_thread_start(&stream->progress_thread, PEN_ROLE_PROGRESS, "progress",
                             pen_progress_run, run->progress, err) &&
            (stream->reader_thread.started ||
@@ -382,6 +399,7 @@ void pen_parts_join(pen_run *run, bool with_reader)
             pen_thread_join(&stream->workers[i]->thread);
         }
     }
+    pen_eager_worker_join(stream->eager);
     pen_thread_join(&stream->progress_thread);
 }
 
@@ -395,6 +413,8 @@ static void unmake_workers(pen_run *run)
             stream->workers[i] = NULL;
         }
     }
+    pen_eager_worker_destroy(stream->eager);
+    stream->eager = NULL;
 }
 
 /* Whoever borrows goes before whoever owns: transactions point at the intake's relation versions,

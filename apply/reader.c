@@ -390,7 +390,7 @@ static bool receive(pen_reader *reader, bool *idle, pen_error *err)
                   ? receive_directly(reader, idle, err)
                   : receive_into_spool(reader, idle, err) &&
                         (reader->intake == NULL || take_from_spool(reader, idle, err));
-    pen_dealing_flush(&reader->stream->dealing);
+    pen_intake_flush(reader->intake);
     return ok;
 }
 

@@ -164,7 +164,7 @@ bool pen_receiver_make(pen_run *run, pen_reader_parts *parts, pen_error *err)
         drop_left_spool(run, parts);
     }
     bool found;
-    if (stream->options->streaming == PEN_STREAMING_ON && parts->spool == NULL &&
+    if (stream->options->streaming != PEN_STREAMING_OFF && parts->spool == NULL &&
         !open_spool(run, header, false, &parts->streamed, &found, err)) {
         return false;
     }

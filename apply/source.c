@@ -50,6 +50,6 @@ bool pen_source_open_stream(const pen_options *options, uint64_t owner, const ch
                                                  .client_encoding = encoding,
                                                  .setup = mark,
                                                  .streaming =
-                                                     options->streaming == PEN_STREAMING_ON};
+                                                     options->streaming != PEN_STREAMING_OFF};
     return pen_replication_open(&replication, rep, identity, err);
 }

@@ -1,5 +1,6 @@
 #include "apply/stream.h"
 
+#include "apply/eager.h"
 #include "apply/worker.h"
 
 #include <stdlib.h>
@@ -37,6 +38,9 @@ void pen_stream_stop(pen_stream *stream, pen_stop stop, pen_stop_reason reason)
         pen_cell_publish(&stream->stop, stop);
     }
     pthread_mutex_unlock(&stream->failure_lock);
+    if (stop == PEN_STOP_ABORT) {
+        pen_eager_worker_end(stream->eager);
+    }
     wake_all(stream);
 }
 
@@ -69,6 +73,7 @@ void pen_stream_worker_done(pen_stream *stream)
          * progress thread. */
         pen_cell_publish(&stream->workers_done, 1);
         pen_parker_wake(&stream->progress_parker);
+        pen_eager_worker_end(stream->eager);
     }
 }
 
@@ -135,6 +140,7 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
     pen_budget_init(&made->budget, options->memory, &made->reader_parker);
     pen_place_init(&made->next_intake);
     pen_place_init(&made->next_source);
+    pen_cell_init(&made->eager_failures, 0);
     init_run(made);
     for (size_t i = 0; i < PEN_COUNTOF(parkers); i++) {
         if (!pen_parker_init(parkers[i], err)) {

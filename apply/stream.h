@@ -26,6 +26,8 @@
  *   has the one before takes it then, or the run fails.
  * - A batch waits on the target for a lock of a later one, by way of somebody's request perhaps:
  *   the watchdog (apply/watchdog.h) tells the later one to let go.
+ * - The eager worker waits for batches that were formed before what it applies, and they for
+ * nothing of it but its locks, as above; see apply/eager_giving.h.
  * - The reader waits for memory only while transactions that will give memory back are under way:
  *   with none, it goes beyond the budget rather than wait for itself.
  *
@@ -51,6 +53,7 @@
 #include <pthread.h>
 
 struct pen_worker;
+struct pen_eager_worker;
 
 typedef enum pen_stop {
     PEN_STOP_NONE,
@@ -65,6 +68,9 @@ typedef enum pen_stop_reason {
     PEN_REASON_SIGNAL,
     PEN_REASON_FAILED
 } pen_stop_reason;
+
+/* After so many failures of what applies transactions in progress the process does without. */
+#define PEN_EAGER_FAILURES 3
 
 /* Somebody else's session on the target that holds the stream up. */
 #define PEN_BLOCKER_SIZE 320
@@ -84,6 +90,7 @@ typedef struct pen_stream {
     int silence_limit_ms; /* the reader's: a source that is silent for longer is lost */
     struct pen_worker **workers;
     unsigned worker_count;
+    struct pen_eager_worker *eager; /* with --streaming parallel; else NULL */
 
     /* what the threads count, each in its own; they outlive the threads */
     pen_meter *meters;
@@ -127,6 +134,9 @@ typedef struct pen_stream {
     pen_cell workers_done;            /* 1: the last worker has ended */
     pen_countdown workers_left;
     pen_conflicts conflicts; /* under its lock */
+
+    /* the eager worker writes, the reader reads */
+    PEN_ALIGNED pen_cell eager_failures; /* not made new between two runs */
 
     /* progress writes */
     PEN_ALIGNED pen_cell durable_lsn; /* everything before it is durable on the target */

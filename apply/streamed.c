@@ -21,7 +21,9 @@ typedef struct xid_set {
 /* A transaction in progress. */
 typedef struct progressing {
     uint32_t xid;
-    bool headless; /* its first blocks are gone */
+    bool headless;  /* its first blocks are gone */
+    bool refused;   /* it is not to be read before it commits */
+    uint64_t count; /* messages */
     block *blocks;
     size_t block_count;
     size_t block_capacity;
@@ -35,12 +37,7 @@ struct pen_streamed {
     size_t count;
     size_t capacity;
     uint32_t open; /* xid of the block that is being received, 0 for none */
-    /* the replay */
-    uint32_t replayed; /* xid, 0 for none */
-    bool relations_only;
-    size_t block;
-    uint64_t given; /* of that block */
-    pen_spool_cursor *cursor;
+    pen_streamed_reading replay;
 };
 
 static uint32_t *find_place(const xid_set *set, uint32_t xid)
@@ -94,7 +91,6 @@ void pen_streamed_destroy(pen_streamed *streamed)
 {
     if (streamed != NULL) {
         pen_streamed_forget_all(streamed);
-        pen_spool_cursor_destroy(streamed->cursor);
         free(streamed->txns);
         free(streamed);
     }
@@ -153,6 +149,7 @@ void pen_streamed_add(pen_streamed *streamed, pen_spool_pos at, uint64_t arrival
 {
     progressing *txn = find(streamed, streamed->open);
     PEN_ASSERT(txn != NULL);
+    txn->count++;
     block *last = txn->block_count == 0 ? NULL : &txn->blocks[txn->block_count - 1];
     if (last != NULL && last->arrival + last->count == arrival) {
         last->count++;
@@ -195,11 +192,8 @@ void pen_streamed_forget(pen_streamed *streamed, uint32_t xid)
         deinit_txn(txn);
         *txn = streamed->txns[--streamed->count];
     }
-    if (streamed->replayed == xid) {
-        /* A cursor keeps segments from being deleted. */
-        pen_spool_cursor_destroy(streamed->cursor);
-        streamed->cursor = NULL;
-        streamed->replayed = 0;
+    if (streamed->replay.xid == xid) {
+        pen_streamed_end_reading(&streamed->replay);
     }
     if (streamed->open == xid) {
         streamed->open = 0;
@@ -235,34 +229,63 @@ uint64_t pen_streamed_segment_of(const pen_streamed *streamed, uint32_t xid)
     return txn == NULL ? 0 : first_segment(txn);
 }
 
+bool pen_streamed_begin_reading(pen_streamed *streamed, pen_streamed_reading *reading, uint32_t xid)
+{
+    const progressing *txn = find(streamed, xid);
+    if (txn == NULL || txn->headless || txn->refused) {
+        return false;
+    }
+    *reading = (pen_streamed_reading){.xid = xid};
+    return true;
+}
+
+void pen_streamed_end_reading(pen_streamed_reading *reading)
+{
+    /* A cursor keeps segments from being deleted. */
+    pen_spool_cursor_destroy(reading->cursor);
+    *reading = (pen_streamed_reading){0};
+}
+
+void pen_streamed_refuse_reading(pen_streamed *streamed, uint32_t xid)
+{
+    progressing *txn = find(streamed, xid);
+    if (txn != NULL) {
+        txn->refused = true;
+    }
+}
+
+uint64_t pen_streamed_left(const pen_streamed *streamed, const pen_streamed_reading *reading)
+{
+    const progressing *txn = find(streamed, reading->xid);
+    return txn == NULL ? 0 : txn->count - reading->read;
+}
+
 bool pen_streamed_replay(pen_streamed *streamed, uint32_t xid, bool relations_only)
 {
-    PEN_ASSERT(streamed->replayed == 0 && streamed->open == 0);
+    PEN_ASSERT(streamed->replay.xid == 0 && streamed->open == 0);
     const progressing *txn = find(streamed, xid);
     if (txn == NULL || (txn->headless && !relations_only)) {
         return false;
     }
-    streamed->relations_only = relations_only;
-    streamed->replayed = xid;
-    streamed->block = 0;
-    streamed->given = 0;
+    streamed->replay = (pen_streamed_reading){.xid = xid, .relations_only = relations_only};
     return true;
 }
 
 /* Takes the next message off the spool, whether it counts or not. */
-static pen_streamed_result read_message(pen_streamed *streamed, const progressing *txn,
-                                        pen_slice *bytes, pen_error *err)
+static pen_streamed_result read_message(const pen_streamed *streamed, const progressing *txn,
+                                        pen_streamed_reading *reading, pen_slice *bytes,
+                                        pen_error *err)
 {
-    const block *at = &txn->blocks[streamed->block];
-    if (streamed->cursor == NULL) {
-        streamed->cursor = pen_spool_cursor_create(streamed->spool, at->first);
-    } else if (streamed->given == 0) {
-        pen_spool_cursor_seek(streamed->cursor, at->first);
+    const block *at = &txn->blocks[reading->block];
+    if (reading->cursor == NULL) {
+        reading->cursor = pen_spool_cursor_create(streamed->spool, at->first);
+    } else if (reading->given == 0) {
+        pen_spool_cursor_seek(reading->cursor, at->first);
     }
     for (;;) {
         pen_spool_record record;
         pen_spool_pos pos;
-        switch (pen_spool_cursor_next(streamed->cursor, &record, &pos, err)) {
+        switch (pen_spool_cursor_next(reading->cursor, &record, &pos, err)) {
         case PEN_SPOOL_READ_RECORD:
             if (record.kind != PEN_SPOOL_MESSAGE) {
                 continue; /* a keepalive that came in between */
@@ -282,29 +305,41 @@ static pen_streamed_result read_message(pen_streamed *streamed, const progressin
 }
 
 /* Whether a message of (sub)transaction `xid` is to be given. */
-static bool counts(const pen_streamed *streamed, const progressing *txn, uint8_t kind, uint32_t xid)
+static bool counts(const pen_streamed_reading *reading, const progressing *txn, uint8_t kind,
+                   uint32_t xid)
 {
     return kind == PEN_MESSAGE_RELATION ||
-           (!streamed->relations_only &&
+           (!reading->relations_only &&
             (kind == PEN_MESSAGE_TYPE || !contains(&txn->aborted, xid)));
 }
 
-pen_streamed_result pen_streamed_next(pen_streamed *streamed, pen_slice *bytes, uint64_t *arrival,
-                                      pen_error *err)
+/* True when there is one; else all that has come was given. */
+static bool find_next(const progressing *txn, pen_streamed_reading *reading)
 {
-    const progressing *txn = find(streamed, streamed->replayed);
-    PEN_ASSERT(streamed->replayed != 0 && txn != NULL);
-    while (streamed->block < txn->block_count) {
-        const block *at = &txn->blocks[streamed->block];
-        if (streamed->given == at->count) {
-            streamed->block++;
-            streamed->given = 0;
-            continue;
+    while (reading->block < txn->block_count) {
+        if (reading->given < txn->blocks[reading->block].count) {
+            return true;
         }
-        if (read_message(streamed, txn, bytes, err) == PEN_STREAMED_FAILED) {
+        if (reading->block + 1 == txn->block_count) {
+            break; /* it may still grow */
+        }
+        reading->block++;
+        reading->given = 0;
+    }
+    return false;
+}
+
+pen_streamed_result pen_streamed_read(const pen_streamed *streamed, pen_streamed_reading *reading,
+                                      pen_slice *bytes, uint64_t *arrival, pen_error *err)
+{
+    const progressing *txn = find(streamed, reading->xid);
+    PEN_ASSERT(reading->xid != 0 && txn != NULL);
+    while (find_next(txn, reading)) {
+        if (read_message(streamed, txn, reading, bytes, err) == PEN_STREAMED_FAILED) {
             return PEN_STREAMED_FAILED;
         }
-        *arrival = at->arrival + streamed->given++;
+        *arrival = txn->blocks[reading->block].arrival + reading->given++;
+        reading->read++;
         uint8_t kind = 0;
         uint32_t xid = 0;
         if (!pen_pgoutput_peek(*bytes, true, &kind, &xid)) {
@@ -313,10 +348,20 @@ pen_streamed_result pen_streamed_next(pen_streamed *streamed, pen_slice *bytes, 
                           txn->xid);
             return PEN_STREAMED_FAILED;
         }
-        if (counts(streamed, txn, kind, xid)) {
+        if (counts(reading, txn, kind, xid)) {
             return PEN_STREAMED_MESSAGE;
         }
     }
-    pen_streamed_forget(streamed, streamed->replayed);
     return PEN_STREAMED_END;
+}
+
+pen_streamed_result pen_streamed_next(pen_streamed *streamed, pen_slice *bytes, uint64_t *arrival,
+                                      pen_error *err)
+{
+    pen_streamed_result result =
+        pen_streamed_read(streamed, &streamed->replay, bytes, arrival, err);
+    if (result == PEN_STREAMED_END) {
+        pen_streamed_forget(streamed, streamed->replay.xid);
+    }
+    return result;
 }

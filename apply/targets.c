@@ -70,7 +70,8 @@ static pen_relation *ours(const pen_relation *rel)
     return (pen_relation *)(uintptr_t)rel;
 }
 
-static bool resolve(pen_targets *targets, const pen_relation *rel, pen_error *err)
+/* What the target lacks is an error, or, with `missing`, noted there. */
+static bool resolve(pen_targets *targets, const pen_relation *rel, bool *missing, pen_error *err)
 {
     const pen_stream *stream = targets->stream;
     pen_target *target = NULL;
@@ -82,6 +83,10 @@ static bool resolve(pen_targets *targets, const pen_relation *rel, pen_error *er
     case PEN_RESOLVED:
         break;
     case PEN_RESOLVE_MISSING: {
+        if (missing != NULL) {
+            *missing = true;
+            return true;
+        }
         /* The source knows the column's type and default, which make the exact ALTER. */
         pen_error better;
         if (!pen_preflight_table(stream->options, targets->catalog, rel, &better)) {
@@ -111,14 +116,31 @@ static bool resolve(pen_targets *targets, const pen_relation *rel, pen_error *er
 bool pen_targets_resolve(pen_targets *targets, const pen_change *chg, pen_error *err)
 {
     if (chg->kind != PEN_CHANGE_TRUNCATE) {
-        return resolve(targets, chg->rel, err);
+        return resolve(targets, chg->rel, NULL, err);
     }
     for (uint32_t i = 0; i < chg->truncated_count; i++) {
-        if (!resolve(targets, chg->truncated[i], err)) {
+        if (!resolve(targets, chg->truncated[i], NULL, err)) {
             return false;
         }
     }
     return true;
+}
+
+bool pen_targets_resolve_early(pen_targets *targets, const pen_txn *part, bool *fits,
+                               pen_error *err)
+{
+    bool missing = false;
+    bool ok = true;
+    *fits = true;
+    for (const pen_segment *seg = part->first; ok && seg != NULL; seg = seg->next) {
+        for (const pen_change *chg = seg->first; ok && !missing && chg != NULL; chg = chg->next) {
+            ok = resolve(targets, chg->rel, &missing, err);
+            const pen_target *target = chg->rel->target;
+            *fits &= target != NULL && target->scope != PEN_SCOPE_ALL;
+        }
+    }
+    *fits &= ok && !missing && !pen_targets_have_barriers(targets);
+    return ok || err->kind == PEN_ERROR_FATAL;
 }
 
 static bool is_settled(const pen_relation *rel)

@@ -34,6 +34,12 @@ void pen_targets_destroy(pen_targets *targets);
 /* Sets the target of every relation of `chg` that has none. */
 PEN_MUST_CHECK bool pen_targets_resolve(pen_targets *targets, const pen_change *chg,
                                         pen_error *err);
+/* The same for all changes of a part of a transaction in progress, which may yet be rolled back:
+ * *fits is false where one of them is better left to its Commit, because the target lacks its table
+ * or a column, or a trigger there may read anything. Errors: those that are not about the changes.
+ */
+PEN_MUST_CHECK bool pen_targets_resolve_early(pen_targets *targets, const pen_txn *part, bool *fits,
+                                              pen_error *err);
 /* The keys of `chg` have been extracted: its versions are settled from now on. */
 void pen_targets_settle(const pen_change *chg);
 

@@ -1,5 +1,6 @@
 #include "apply/watchdog.h"
 
+#include "apply/eager.h"
 #include "apply/worker.h"
 #include "core/log.h"
 #include "core/sqlstate.h"
@@ -47,6 +48,7 @@ struct pen_watchdog {
     int64_t moved_us;
     bool blocked; /* somebody is noted as holding the stream up */
     named named[NAMED_MAX];
+    uint64_t eager_open;          /* transaction that was applied early when that was asked */
     uint64_t freed[PEN_IDLE_MAX]; /* number of the batch that a worker was told to let go of */
 };
 
@@ -123,6 +125,15 @@ static bool ask(pen_watchdog *watchdog, const char *what, const char *sql, int p
     return false;
 }
 
+static bool cancel(pen_watchdog *watchdog, int pid, pen_error *err)
+{
+    pen_pgresult *res = NULL;
+    bool ok = ask(watchdog, "cancel a statement", "SELECT pg_catalog.pg_cancel_backend($1)", pid,
+                  &res, err);
+    pen_pgresult_clear(res);
+    return ok;
+}
+
 /* Tells the worker of a later batch to let go. One that itself waits for a lock looks at nothing
  * else until that is over: its statement is cancelled. */
 static bool free_from(pen_watchdog *watchdog, const pen_worker *worker, uint64_t number, bool waits,
@@ -136,14 +147,22 @@ static bool free_from(pen_watchdog *watchdog, const pen_worker *worker, uint64_t
                 worker->number + 1);
     }
     pen_handover_let_go(&watchdog->stream->handover, worker->number, number);
-    if (!waits) {
-        return true;
-    }
-    pen_pgresult *res = NULL;
-    bool ok = ask(watchdog, "cancel a statement", "SELECT pg_catalog.pg_cancel_backend($1)",
-                  worker->backend_pid, &res, err);
-    pen_pgresult_clear(res);
-    return ok;
+    return !waits || cancel(watchdog, worker->backend_pid, err);
+}
+
+/* The same for a transaction that is applied while it is in progress, and so later than any batch.
+ */
+static bool free_from_eager(pen_watchdog *watchdog, bool waits, pen_error *err)
+{
+    pen_eager_worker *eager = watchdog->stream->eager;
+    pen_eager_worker_let_go(eager, watchdog->eager_open);
+    return !waits || cancel(watchdog, pen_eager_worker_pid(eager), err);
+}
+
+static bool is_eager(const pen_watchdog *watchdog, int pid)
+{
+    const pen_eager_worker *eager = watchdog->stream->eager;
+    return eager != NULL && pen_eager_worker_pid(eager) == pid;
 }
 
 /* True when the session is to be named now: for the first time, or once more after a while. */
@@ -207,6 +226,12 @@ static bool judge(pen_watchdog *watchdog, const pen_pgresult *res, uint64_t olde
         const char *waits = pen_pgresult_named(res, row, "waits");
         uint64_t number =
             worker == NULL ? 0 : pen_handover_holding(&watchdog->stream->handover, worker->number);
+        if (is_eager(watchdog, pid)) {
+            freed = true;
+            if (!free_from_eager(watchdog, waits != NULL && waits[0] == 't', err)) {
+                return false;
+            }
+        }
         if (number > oldest) {
             freed = true;
             if (!free_from(watchdog, worker, number, waits != NULL && waits[0] == 't', err)) {
@@ -242,7 +267,11 @@ bool pen_watchdog_look(pen_watchdog *watchdog, pen_error *err)
         return true;
     }
     const pen_worker *holder = find_holder(stream, committed + 1);
-    if (holder == NULL) {
+    pen_eager_worker *eager = stream->eager;
+    bool by_eager =
+        eager != NULL && (holder == NULL ? pen_eager_worker_is_awaited(eager)
+                                         : pen_eager_worker_batch(eager) == committed + 1);
+    if (holder == NULL && !by_eager) {
         watchdog->moved_us = now_us; /* nothing is under way */
         forget_blocker(watchdog);
         return true;
@@ -251,7 +280,9 @@ bool pen_watchdog_look(pen_watchdog *watchdog, pen_error *err)
     if (now_us - watchdog->moved_us < STUCK_US) {
         return true;
     }
-    bool ok = ask(watchdog, "look for who holds a lock", chain_sql, holder->backend_pid, &res, err);
+    watchdog->eager_open = eager == NULL ? 0 : pen_eager_worker_open(eager);
+    int pid = by_eager ? pen_eager_worker_pid(eager) : holder->backend_pid;
+    bool ok = ask(watchdog, "look for who holds a lock", chain_sql, pid, &res, err);
     if (ok && res != NULL) {
         ok = judge(watchdog, res, committed + 1, err);
     }

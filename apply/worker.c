@@ -1,5 +1,6 @@
 #include "apply/worker.h"
 
+#include "apply/eager.h"
 #include "apply/explain.h"
 #include "apply/large.h"
 #include "apply/replay.h"
@@ -11,9 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The PID that the server knows the session by: what a proxy told at connect may be its own. Also
- * how long the round trip took. */
-static bool read_backend_pid(pen_pgconn *conn, int *pid, int64_t *trip_us, pen_error *err)
+bool pen_worker_identify(pen_pgconn *conn, int *pid, int64_t *trip_us, pen_error *err)
 {
     pen_pgresult *res = NULL;
     int64_t since_us = pen_now_us();
@@ -37,7 +36,7 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
     worker->plan = pen_plan_create();
     worker->parker.event_fd = -1;
     if (!pen_parker_init(&worker->parker, err) ||
-        !read_backend_pid(conn, &worker->backend_pid, &worker->trip_us, err)) {
+        !pen_worker_identify(conn, &worker->backend_pid, &worker->trip_us, err)) {
         pen_pgconn_close(conn); /* which no sender has taken yet */
         return false;
     }
@@ -286,6 +285,8 @@ static bool bring(pen_worker *worker, pen_batch *batch, bool *discarded, pen_err
     bool ok;
     if (batch->feed != NULL) {
         ok = pen_large_apply(worker, batch, discarded, err);
+    } else if (batch->first->eager != NULL) {
+        ok = pen_eager_commit(worker, batch, err);
     } else {
         ok = apply_batch(worker, batch, &let_go, err);
         if (!ok) {

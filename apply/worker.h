@@ -49,6 +49,11 @@ PEN_MUST_CHECK bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsi
 void pen_worker_deinit(pen_worker *worker);
 void pen_worker_run(void *worker);
 
+/* Main, or who opens the session for it: the PID that the server knows the session by, which a
+ * proxy may have told otherwise, and how long the round trip took. */
+PEN_MUST_CHECK bool pen_worker_identify(pen_pgconn *conn, int *pid, int64_t *trip_us,
+                                        pen_error *err);
+
 /* For the worker's other files. */
 
 /* The worker's thread: whether so many changes are planned, or sent as they come. */

@@ -1,5 +1,6 @@
 #include "core/change.h"
 
+#include "core/eager.h"
 #include "core/feed.h"
 
 void pen_txn_release(pen_txn *txn)
@@ -9,6 +10,9 @@ void pen_txn_release(pen_txn *txn)
     pen_segment *first = txn->first;
     if (txn->feed != NULL) {
         pen_feed_release(txn->feed);
+    }
+    if (txn->eager != NULL) {
+        pen_eager_release(txn->eager);
     }
     for (pen_segment *seg = first->next; seg != NULL;) {
         pen_segment *next = seg->next;

@@ -88,9 +88,11 @@ typedef struct pen_segment {
 } pen_segment;
 
 struct pen_feed;
+struct pen_eager;
 
 /* A source transaction. It lies in its first segment's block. It is complete, but for a large one,
- * which has a feed: more segments and the fields of its Commit come by that. */
+ * which has a feed: more segments and the fields of its Commit come by that; and for one that is
+ * applied while it is in progress, which comes as several of these. */
 typedef struct pen_txn {
     struct pen_txn *next; /* dispatcher: in the same batch, or NULL */
     uint32_t xid;
@@ -100,12 +102,28 @@ typedef struct pen_txn {
     pen_segment *first;
     pen_segment *last;
     uint64_t change_count;
-    uint64_t bytes;        /* received for it, payload */
-    struct pen_feed *feed; /* one reference on it; NULL when the transaction is complete */
+    uint64_t bytes;          /* received for it, payload */
+    struct pen_feed *feed;   /* one reference on it; NULL when the transaction is complete */
+    struct pen_eager *eager; /* one reference on it; NULL for any other than these: a part of a
+                                transaction in progress, without commit_lsn, or (without changes of
+                                its own) its Commit, with the counts of all parts */
+    uint64_t after;          /* dispatcher: batch that must have committed before such a part */
     bool behind; /* reader: the source was far behind with it, so its batch may wait for more */
 } pen_txn;
 
-/* Gives back its feed, if it has one, every segment of `txn`, and with the last of them `txn`
+/* True for one that is a batch of its own. */
+static inline bool pen_txn_is_alone(const pen_txn *txn)
+{
+    return txn->feed != NULL || txn->eager != NULL;
+}
+
+/* True for a part of a transaction in progress. */
+static inline bool pen_txn_is_part(const pen_txn *txn)
+{
+    return txn->eager != NULL && txn->commit_lsn == PEN_LSN_NONE;
+}
+
+/* Gives back what it has a reference on, every segment of `txn`, and with the last of them `txn`
  * itself. Any thread, once. */
 void pen_txn_release(pen_txn *txn);
 

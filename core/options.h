@@ -22,7 +22,11 @@ typedef enum pen_progress_style {
 
 typedef enum pen_ack { PEN_ACK_APPLIED, PEN_ACK_SPOOLED } pen_ack;
 
-typedef enum pen_streaming { PEN_STREAMING_OFF, PEN_STREAMING_ON } pen_streaming;
+typedef enum pen_streaming {
+    PEN_STREAMING_OFF,
+    PEN_STREAMING_ON,
+    PEN_STREAMING_PARALLEL /* and one of them is applied meanwhile */
+} pen_streaming;
 
 typedef enum pen_format_choice {
     PEN_FORMAT_AUTO,

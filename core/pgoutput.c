@@ -348,6 +348,24 @@ void pen_pgoutput_each_relation(const pen_pgoutput *decoder,
     }
 }
 
+pen_relation_news pen_pgoutput_compare_relation(const pen_pgoutput *decoder, pen_slice bytes,
+                                                uint32_t *oid)
+{
+    pen_cursor cur = pen_cursor_over(bytes);
+    (void)pen_cursor_u8(&cur);
+    (void)pen_cursor_u32(&cur); /* the transaction */
+    *oid = pen_cursor_u32(&cur);
+    if (cur.failed) {
+        *oid = 0;
+        return PEN_RELATION_OTHER;
+    }
+    const pen_rel_version *known = pen_rel_versions_find(&decoder->versions, *oid);
+    pen_slice body = {cur.next, pen_cursor_left(&cur)};
+    return known == NULL                        ? PEN_RELATION_FIRST
+           : pen_slice_equal(known->body, body) ? PEN_RELATION_KNOWN
+                                                : PEN_RELATION_OTHER;
+}
+
 const pen_relation *pen_pgoutput_relation(const pen_pgoutput *decoder, uint32_t oid)
 {
     const pen_rel_version *known = pen_rel_versions_find(&decoder->versions, oid);

@@ -161,6 +161,17 @@ uint64_t pen_pgoutput_relation_arrival(const pen_pgoutput *decoder, uint32_t oid
 void pen_pgoutput_each_relation(const pen_pgoutput *decoder,
                                 void (*give)(void *arg, pen_slice message), void *arg);
 
+typedef enum pen_relation_news {
+    PEN_RELATION_KNOWN, /* it tells the version in force again */
+    PEN_RELATION_FIRST, /* the first one of its relation */
+    PEN_RELATION_OTHER  /* it tells another one */
+} pen_relation_news;
+
+/* What a Relation message, which came inside a streamed block, would change; without decoding it.
+ * *oid is the relation's, 0 where it is too short to tell. */
+pen_relation_news pen_pgoutput_compare_relation(const pen_pgoutput *decoder, pen_slice bytes,
+                                                uint32_t *oid);
+
 /* The version in force of the source's relation `oid`, or NULL before its Relation message. */
 const pen_relation *pen_pgoutput_relation(const pen_pgoutput *decoder, uint32_t oid);
 

@@ -92,13 +92,14 @@ class Builder:
             marks(rows // 100, 10), native + self.penstocks() + receive, rows_each=100, runs=runs,
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
         small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.at_most(1, 2))[:1]
+        parallel = self.penstocks("parallel", "--streaming parallel", {"streaming": "parallel"})[:1]
         self.add(Drain(
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
-            native + self.penstocks() + receive + small, rows_each=rows, runs=runs, make=bulk_maker(rows),
+            native + self.penstocks() + receive + small + parallel, rows_each=rows, runs=runs, make=bulk_maker(rows),
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
         self.add(Drain(
             "drain-load", f"one transaction that inserts {rows:,} rows", workloads.ingest(100), [1],
-            native + self.penstocks(), rows_each=rows, runs=runs, make=bulk_maker(rows, BULK_INSERT),
+            native + self.penstocks() + parallel, rows_each=rows, runs=runs, make=bulk_maker(rows, BULK_INSERT),
             row_ms=self.row_ms, plot="drain"), *(() if self.quick else ("drain",)))
         steps = self.of([400, 3_000], [3_000, 48_000])
         self.add(Drain(

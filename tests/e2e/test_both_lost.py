@@ -165,7 +165,7 @@ def test_whatever_dies(frail, make_pair, seed):
     columns = 0
     while load.running:
         if run is None or not run.running:
-            run = pair.penstock.start("--ack", "spooled", "--streaming", chance.choice(("on", "off")), workers=4)
+            run = pair.penstock.start("--ack", "spooled", "--streaming", chance.choice(("on", "off", "parallel")), workers=4)
         time.sleep(chance.random() * 1.5)
         what = chance.choice(("penstock", "target", "source", "both", "column"))
         if what == "penstock":

@@ -112,7 +112,7 @@ class Rig:
         return lsn_number(last) if last else None
 
     def start(self, **changed):
-        extra = ["--ack", self.ack, "--streaming", self.chance.choice(("on", "off"))]
+        extra = ["--ack", self.ack, "--streaming", self.chance.choice(("on", "off", "parallel"))]
         options = {"memory": "16MB", "batch_rows": 300} if self.chance.random() < 0.5 else {}
         run = self.pair.penstock.start(*extra, workers=self.chance.choice((1, 3, 6)), **options, **changed)
         self.process = run

@@ -81,7 +81,7 @@ def test_killed_again_and_again(make_pair, seed):
     pair.on_source(FILL)
     with Writers(pair, seed=seed, pause=0.002):
         for _ in range(10):
-            run = migrate(pair, *SPOOLED, "--streaming", chance.choice(("on", "off")), chunk_size="64kB",
+            run = migrate(pair, *SPOOLED, "--streaming", chance.choice(("on", "off", "parallel")), chunk_size="64kB",
                           copy_jobs=chance.randint(1, 4))
             deadline = time.monotonic() + chance.uniform(0.2, 4.0)
             while run.running and time.monotonic() < deadline:

@@ -44,7 +44,7 @@ class Scenario:
         self.format = ("binary", "text", "auto")[seed // 2 % 3]
         self.dispatchers = chance.choice((1, 4))
         self.conflict_memory = chance.choice(("1kB", "4MB"))  # 16 buckets, or the usual ones
-        self.streaming = chance.choice(("off", "on"))
+        self.streaming = chance.choice(("off", "on", "parallel"))
         self.ack = chance.choice(("applied", "applied", "spooled"))
         self.apply = chance.choice(("sets", "sets", "rows"))
         if not self.limits:
@@ -64,6 +64,11 @@ def may_end(run):
     error = run.the_error()
     return ("is in use by" in error or "rolled back as a whole" in error
             or ("canceling statement due to user request" in error and "checkpoints by" not in run.stderr))
+
+
+def eager_commits(pair):
+    return sum(event.get("eager_transactions", 0) for run in pair.penstock.runs for event in run.events()
+               if event.get("message") == "stream finished")
 
 
 class Watcher(threading.Thread):
@@ -175,8 +180,8 @@ def test_history(make_pair, seed):
     print(f"seed {seed}: {scenario}")
     pair = make_pair(scenario.role)
     history = History(pair, seed, sessions=scenario.sessions, trigger=scenario.trigger, layout=scenario.layout,
-                      citext=scenario.format != "binary", slow=scenario.slow)
-    if scenario.streaming == "on":
+                      citext=scenario.format != "binary", slow=scenario.slow, padded=scenario.streaming == "parallel" and not scenario.slow)
+    if scenario.streaming != "off":
         pair.stream_early()
     history.make_slot(scenario.by_root)
     history.begin()
@@ -209,7 +214,7 @@ def test_history(make_pair, seed):
     seen = watcher.judge()
     assert pair.on_target(TICK) == [(history.tick,)]
     print(f"{history.committed} commits, {history.refused} refused, {keeper.kills} kills, {storm.hits} cancels, "
-          f"{len(watcher.snapshots)} snapshots of {seen} states")
+          f"{len(watcher.snapshots)} snapshots of {seen} states, {eager_commits(pair)} applied while in progress")
     assert pair.same() > 0
     # run once more with nothing to do: nothing comes twice
     catch_up(pair, scenario)

@@ -15,6 +15,11 @@ ALTER TABLE bag REPLICA IDENTITY FULL;
 """
 
 
+@pytest.fixture(params=["on", "parallel"])
+def mode(request):
+    return request.param
+
+
 def fill(connection, first, rows, table="big"):
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {table} SELECT i, repeat('x', 200) || i FROM generate_series(%s, %s) i",
@@ -22,10 +27,10 @@ def fill(connection, first, rows, table="big"):
 
 
 @pytest.mark.smoke
-def test_transactions_in_progress(early):
+def test_transactions_in_progress(early, mode):
     """Several at once, with subtransactions that are rolled back, and small ones between."""
     pair = early
-    run = pair.penstock.start("--streaming", "on", "--log-level", "debug", workers=4)
+    run = pair.penstock.start("--streaming", mode, "--log-level", "debug", workers=4)
     pair.wait_streaming(run)
     one, two, gone = (pair.connect(pair.source_cluster) for _ in range(3))
     for connection in (one, two, gone):
@@ -58,11 +63,11 @@ def test_transactions_in_progress(early):
     assert came["Begin"] >= 6
 
 
-def test_a_schema_that_changes_in_progress(early):
+def test_a_schema_that_changes_in_progress(early, mode):
     """Relation messages of a streamed transaction hold for its own rows, then for all, or for nobody."""
     pair = early
     pair.on_target("ALTER TABLE big ADD COLUMN b int, ADD COLUMN c int")
-    run = pair.penstock.start("--streaming", "on", workers=4)
+    run = pair.penstock.start("--streaming", mode, workers=4)
     pair.wait_streaming(run)
     other = pair.connect(pair.source_cluster)
     other.autocommit = False
@@ -85,11 +90,11 @@ def test_a_schema_that_changes_in_progress(early):
     assert pair.same(columns=None) > 6000
 
 
-def test_what_the_source_cannot_decode_in_progress(early):
+def test_what_the_source_cannot_decode_in_progress(early, mode):
     """A definition that was changed under a savepoint and changed back: the source fails to decode that, until
     the transaction has ended. penstock tries again until then, and loses nothing."""
     pair = early
-    run = pair.penstock.start("--streaming", "on", workers=4)
+    run = pair.penstock.start("--streaming", mode, workers=4)
     pair.wait_streaming(run)
     other = pair.connect(pair.source_cluster)
     other.autocommit = False
@@ -109,13 +114,13 @@ def test_what_the_source_cannot_decode_in_progress(early):
     assert pair.same() == 2001
 
 
-def test_killed_in_progress(early):
+def test_killed_in_progress(early, mode):
     """What was in progress comes again, whole; what had been spooled of it is dropped."""
     pair = early
     other = pair.connect(pair.source_cluster)
     other.autocommit = False
     for turn in range(6):
-        run = pair.penstock.start("--streaming", "on", workers=4)
+        run = pair.penstock.start("--streaming", mode, workers=4)
         pair.wait_streaming(run)
         fill(other, 1 + turn * 10_000, 5000)
         fill(pair.source, turn, 300, "bag")
@@ -126,14 +131,14 @@ def test_killed_in_progress(early):
         run.kill()
         run.process.wait()
     other.commit()
-    pair.penstock.catch_up("--streaming", "on")
+    pair.penstock.catch_up("--streaming", mode)
     assert pair.same() == 6 * 5300
 
 
-def test_little_memory(early):
+def test_little_memory(early, mode):
     """A streamed transaction far above --memory goes by the disk."""
     pair = early
-    run = pair.penstock.start("--streaming", "on", memory="16MB", workers=4)
+    run = pair.penstock.start("--streaming", mode, memory="16MB", workers=4)
     pair.wait_streaming(run)
     fill(pair.source, 1, 200_000)
     pair.on_source("INSERT INTO small VALUES (1, 0)")

@@ -78,6 +78,8 @@ static uint64_t rooms;   /* the dispatcher waited for */
 static uint64_t holds;   /* transactions after which the batch was held */
 static uint64_t growing; /* and left to who is at work */
 static pen_cell over;    /* 1: the watchdog ends */
+static pen_parker watcher;
+static pen_cell watched; /* number of the batch that the watcher waits for */
 
 static void complain(const char *what, uint64_t number)
 {
@@ -242,6 +244,29 @@ static void watch(void *arg)
     }
 }
 
+/* As apply/eager.c does it: waits for a batch, again and again. */
+static void wait_for_commits(void *arg)
+{
+    random_state = *(uint64_t *)arg + 2000;
+    while (pen_cell_read(&over) == 0) {
+        uint64_t number = pen_handover_committed(&handover) + 1 + next_random() % 3;
+        uint64_t committed = 0;
+        pen_cell_publish(&watched, number);
+        for (;;) {
+            pen_parker_prepare(&watcher);
+            committed = pen_handover_watch(&handover);
+            if (committed >= number || pen_cell_read(&over) != 0) {
+                pen_parker_cancel(&watcher);
+                break;
+            }
+            (void)pen_parker_park(&watcher, -1, 0, PEN_PARK_FOREVER);
+        }
+        if (committed > 0 && last_of[committed] == PEN_LSN_NONE) {
+            complain("was watched to be committed, and is not", committed);
+        }
+    }
+}
+
 static void work(void *arg)
 {
     worker *self = arg;
@@ -277,9 +302,11 @@ static bool set_up(pen_error *err)
     pen_budget_init(&budget, SIZE_MAX, NULL);
     pen_arena_init(&arena, &budget);
     pen_handover_init(&handover, worker_count, &dispatcher, &stop, 1);
-    if (!pen_parker_init(&dispatcher, err)) {
+    pen_cell_init(&watched, 0);
+    if (!pen_parker_init(&dispatcher, err) || !pen_parker_init(&watcher, err)) {
         return false;
     }
+    pen_handover_add_watcher(&handover, &watcher);
     for (unsigned i = 0; i < worker_count; i++) {
         workers[i].number = i;
         if (!pen_parker_init(&workers[i].parker, err)) {
@@ -319,6 +346,7 @@ static bool run(source which, unsigned count, uint64_t seed)
     pen_error err;
     pen_thread thread = {.started = false};
     pen_thread watchdog = {.started = false};
+    pen_thread beside = {.started = false};
     mode = which;
     worker_count = count;
     if (!set_up(&err)) {
@@ -334,6 +362,9 @@ static bool run(source which, unsigned count, uint64_t seed)
     if (!pen_thread_start(&watchdog, PEN_ROLE_PROGRESS, "watchdog", watch, &seed, &err)) {
         goto fail;
     }
+    if (!pen_thread_start(&beside, PEN_ROLE_WORKER, "watcher", wait_for_commits, &seed, &err)) {
+        goto fail;
+    }
     if (!pen_thread_start(&thread, PEN_ROLE_DISPATCHER, "dispatcher", dispatch_all, &seed, &err)) {
         goto fail;
     }
@@ -347,12 +378,18 @@ static bool run(source which, unsigned count, uint64_t seed)
         let_go += workers[i].let_go;
         followed += workers[i].followed;
     }
+    while (pen_cell_read(&watched) <= newest) {
+        usleep(10); /* for ever, if a commit did not wake it */
+    }
     pen_cell_publish(&over, 1);
+    pen_parker_wake(&watcher);
+    pen_thread_join(&beside);
     pen_thread_join(&watchdog);
     for (unsigned i = 0; i < count; i++) {
         pen_parker_deinit(&workers[i].parker);
     }
     pen_parker_deinit(&dispatcher);
+    pen_parker_deinit(&watcher);
     check();
     if (mode == SOURCE_QUICK && followed == 0) {
         complain("and no other batch followed a commit", newest);

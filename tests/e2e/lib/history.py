@@ -71,6 +71,7 @@ CREATE TABLE emptied (id int PRIMARY KEY, v int);
 CREATE TABLE emptied_bag (v int);
 ALTER TABLE emptied_bag REPLICA IDENTITY FULL;
 CREATE TABLE grown (id int PRIMARY KEY, v int);
+CREATE TABLE padding (id int PRIMARY KEY, a text);
 """
 # On the target, where each row then takes so long that a batch is brought there in several waves.
 SLOW = """
@@ -117,14 +118,17 @@ PASSING = ("23505", "23503", "23P01", "55P03", "40P01", "23502", "22012", "54000
 
 class History(odd.OddTables):
     """What one seed writes. `trigger`: a table has one; `layout`: the target's tables differ from the source's; `slow`:
-    each row of them takes a while there;
+    each row of them takes a while there; `padded`: most transactions are so large that a source that streams early sends
+    them while they are in progress, with little of them rolled back;
     `citext`: with a table whose key is of that extension's type, which does not come in binary."""
 
     def __init__(self, pair, seed, transactions=250, sessions=5, trigger=False, layout=False, citext=False,
-                 slow=False):
+                 slow=False, padded=False):
+        self.padded = padded
+        self.padding = 0
         self.pair = pair
         self.random = random.Random(seed)
-        self.transactions = transactions
+        self.transactions = transactions // 2 if padded else transactions
         self.sessions = sessions
         self.tick = 0
         self.columns_added = 0
@@ -200,6 +204,11 @@ class History(odd.OddTables):
         with connection.cursor() as cursor:
             for _ in range(chance.choice((1, 1, 2, 3, 5, 12))):
                 yield
+                if self.padded and chance.random() < 0.5:
+                    cursor.execute("INSERT INTO padding SELECT i, repeat('x', 400) FROM generate_series(%s, %s) i",
+                                   (self.padding + 1, self.padding + 200))
+                    self.padding += 200
+                    yield
                 cursor.execute("SAVEPOINT work")
                 try:
                     for statement in chance.choice(self.work)():
@@ -210,7 +219,7 @@ class History(odd.OddTables):
                     self.refused += 1
                     cursor.execute("ROLLBACK TO work")
                     continue
-                if chance.random() < 0.1:
+                if chance.random() < (0.02 if self.padded else 0.1):
                     cursor.execute("ROLLBACK TO work")
                 elif chance.random() < 0.5:
                     cursor.execute("RELEASE work")

@@ -291,3 +291,40 @@ Test(pgoutput_replay, any_order)
     }
     rig_deinit(&at);
 }
+
+/* What a Relation message of a transaction in progress would change. */
+static pen_relation_news news_of(rig *at, uint32_t oid, char form)
+{
+    const char name[] = {form, '\0'};
+    uint32_t told = 0;
+    wire_relation(&at->out, oid, "s", "t", 'd', 1);
+    wire_column(&at->out, 1, name, 25, -1);
+    wire_add_xid(&at->out, 9);
+    pen_relation_news news =
+        pen_pgoutput_compare_relation(at->decoder, (pen_slice){at->out.data, at->out.len}, &told);
+    cr_assert_eq(told, oid);
+    at->out.len = 0;
+    return news;
+}
+
+Test(pgoutput_replay, a_relation_message_is_compared)
+{
+    rig at;
+    rig_init(&at);
+    cr_assert_eq((int)news_of(&at, OID, 'a'), PEN_RELATION_FIRST);
+    cr_assert_eq(in_force(&at, OID), '-', "it is only compared");
+    tell(&at, 1, OID, 'a');
+    cr_assert_eq((int)news_of(&at, OID, 'a'), PEN_RELATION_KNOWN);
+    cr_assert_eq((int)news_of(&at, OID, 'b'), PEN_RELATION_OTHER);
+    cr_assert_eq((int)news_of(&at, OTHER, 'a'), PEN_RELATION_FIRST);
+    tell(&at, 2, OID, 'b');
+    cr_assert_eq((int)news_of(&at, OID, 'a'), PEN_RELATION_OTHER);
+    cr_assert_eq(pen_pgoutput_relation_arrival(at.decoder, OID), 2);
+    uint32_t oid = 1;
+    const uint8_t torn[] = {'R', 0, 0, 0, 9, 0, 0};
+    cr_assert_eq(
+        (int)pen_pgoutput_compare_relation(at.decoder, (pen_slice){torn, sizeof(torn)}, &oid),
+        PEN_RELATION_OTHER);
+    cr_assert_eq(oid, 0);
+    rig_deinit(&at);
+}
