@@ -270,7 +270,11 @@ static uint64_t in_flight(const pen_eager_giving *giving)
 static bool wants_part(const pen_eager_giving *giving, bool ended)
 {
     uint64_t parts = in_flight(giving);
-    if (parts >= PARTS_AT_ONCE || (parts > 0 && pen_budget_exhausted(&giving->stream->budget))) {
+    if (parts >= PARTS_AT_ONCE) {
+        return false;
+    }
+    /* Before its Commit nobody waits for it. */
+    if ((parts > 0 || !ended) && pen_budget_exhausted(&giving->stream->budget)) {
         return false;
     }
     /* The rest of a block that is still coming waits until that makes a part. */

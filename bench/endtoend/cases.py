@@ -62,6 +62,10 @@ class Builder:
                                  **{"delay_ms": self.delay_ms, **more}))
         return found
 
+    def parallel(self):
+        """Transactions in progress are applied meanwhile."""
+        return self.penstocks("parallel", "--streaming parallel", {"streaming": "parallel"})[:1]
+
     def add(self, case, *groups):
         case.group = groups
         self.cases.append(case)
@@ -92,7 +96,7 @@ class Builder:
             marks(rows // 100, 10), native + self.penstocks() + receive, rows_each=100, runs=runs,
             row_ms=self.row_ms, plot="drain"), "drain", "bars")
         small = self.penstocks("small-memory", "--memory 64MB", {"memory": "64MB"}, runs=self.at_most(1, 2))[:1]
-        parallel = self.penstocks("parallel", "--streaming parallel", {"streaming": "parallel"})[:1]
+        parallel = self.parallel()
         self.add(Drain(
             "drain-bulk", f"one transaction that updates {rows:,} rows", workloads.bulk(rows), [1],
             native + self.penstocks() + receive + small + parallel, rows_each=rows, runs=runs, make=bulk_maker(rows),
@@ -135,7 +139,8 @@ class Builder:
                 (workloads.large_among_small(self.of(50_000, 200_000)), 400), (workloads.TABLE_CHANGES, 400)):
             # A quick run shows one of them; the others are there by their names.
             groups = ("lag",) if not self.quick or workload.name == "large-among-small" else ()
-            self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], pair(),
+            variants = pair() + (self.parallel() if workload.name == "large-among-small" else [])
+            self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], variants,
                          seconds=self.of(5, 6), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
 
     def sweeps(self):
