@@ -139,7 +139,8 @@ static bool make_segment(pen_intake *intake, pen_error *err)
 static bool give(pen_intake *intake, bool *all, pen_error *err)
 {
     *all = pen_giving_poll(&intake->giving);
-    if (!*all || intake->stopped || pen_giving_is_feeding(&intake->giving)) {
+    if (intake->eager.eager == NULL || !*all || intake->stopped ||
+        pen_giving_is_feeding(&intake->giving)) {
         return true; /* what lies behind a large transaction is not taken before its end */
     }
     if (!pen_eager_giving_poll(&intake->eager, intake->eager_ends, err)) {
