@@ -266,20 +266,15 @@ static bool give_up(pen_eager_worker *eager, pen_error *err)
 static bool send(pen_eager_worker *eager, const pen_txn *part, pen_error *err)
 {
     pen_sender *sender = &eager->sender;
-    if (eager->stream->options->apply != PEN_APPLY_SETS) {
-        return pen_sender_segments(sender, part->first, err) &&
-               pen_sender_drain(sender, false, err);
+    bool sent = false;
+    if (eager->stream->options->apply == PEN_APPLY_SETS) {
+        size_t count;
+        const pen_step *steps = pen_plan_segments(eager->plan, part->first, &count);
+        sent = pen_sender_steps(sender, steps, count, false, err);
+    } else {
+        sent = pen_sender_segments(sender, part->first, err);
     }
-    pen_plan_begin(eager->plan, part->change_count);
-    for (const pen_segment *seg = part->first; seg != NULL; seg = seg->next) {
-        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
-            pen_plan_add(eager->plan, chg);
-        }
-    }
-    size_t count;
-    const pen_step *steps = pen_plan_finish(eager->plan, &count);
-    return pen_sender_steps(sender, steps, count, false, err) &&
-           pen_sender_drain(sender, false, err);
+    return sent && pen_sender_drain(sender, false, err);
 }
 
 /* Brings a part to the target, or leaves it to its transaction's Commit; false: the session is
@@ -312,7 +307,7 @@ static bool take_part(pen_eager_worker *eager, pen_txn *part, pen_error *err)
 }
 
 /* True for a part that may not be applied yet: it needs a batch that has not committed, whose
- * commit will wake us; or it is of another transaction than the open one, which is to be committed
+ * commit will wake us; or it is of another transaction than the open one, which is to be ended
  * first. */
 static bool must_wait(pen_eager_worker *eager, const pen_txn *part)
 {

@@ -79,18 +79,8 @@ typedef enum form {
 
 static bool send_planned(pen_worker *worker, const pen_segment *first, pen_error *err)
 {
-    uint64_t change_count = 0;
-    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
-        change_count += seg->change_count;
-    }
-    pen_plan_begin(worker->plan, change_count);
-    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
-        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
-            pen_plan_add(worker->plan, chg);
-        }
-    }
     size_t count;
-    const pen_step *steps = pen_plan_finish(worker->plan, &count);
+    const pen_step *steps = pen_plan_segments(worker->plan, first, &count);
     return pen_sender_steps(&worker->sender, steps, count, false, err);
 }
 

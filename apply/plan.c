@@ -347,6 +347,21 @@ const pen_step *pen_plan_finish(pen_plan *plan, size_t *count)
     return plan->steps;
 }
 
+const pen_step *pen_plan_segments(pen_plan *plan, const pen_segment *first, size_t *count)
+{
+    uint64_t change_count = 0;
+    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
+        change_count += seg->change_count;
+    }
+    pen_plan_begin(plan, change_count);
+    for (const pen_segment *seg = first; seg != NULL; seg = seg->next) {
+        for (const pen_change *chg = seg->first; chg != NULL; chg = chg->next) {
+            pen_plan_add(plan, chg);
+        }
+    }
+    return pen_plan_finish(plan, count);
+}
+
 void pen_plan_distrust(pen_plan *plan, const pen_change *chg)
 {
     if (chg->kind == PEN_CHANGE_TRUNCATE) {

@@ -30,6 +30,8 @@ void pen_plan_begin(pen_plan *plan, uint64_t change_count);
 void pen_plan_add(pen_plan *plan, const pen_change *chg);
 /* Gives the steps, borrowed until the plan is begun anew. */
 const pen_step *pen_plan_finish(pen_plan *plan, size_t *count);
+/* All of the above for the changes of `first` and the segments behind it. */
+const pen_step *pen_plan_segments(pen_plan *plan, const pen_segment *first, size_t *count);
 
 /* The target refused a step of this change, though row by row it went through, or may: the next
  * changes of the table are not put together, for longer each time. */

@@ -33,6 +33,22 @@ def start(pair, *extra, **changed):
     return run
 
 
+def in_front_of_a_lock(pair, lock):
+    """A run, a transaction of which the first rows are on the target, and which needs more there than it can get, and
+    who holds the lock."""
+    pair.on_source("INSERT INTO small VALUES (1, 0)")
+    run = start(pair)
+    pair.wait_rows("small", 1, run)
+    one = begin(pair)
+    fill(one, 1, 3000)
+    wait_applied(pair, run)
+    blocker = pair.hold(lock)
+    with one.cursor() as cursor:
+        cursor.execute("UPDATE small SET n = 1")
+    fill(one, 10_000, 3000)
+    return run, one, blocker
+
+
 def said(run, what):
     return any(what in event["message"] for event in run.events())
 
@@ -276,16 +292,7 @@ def test_it_lets_go_when_its_commit_has_come(early):
 def test_somebody_else_holds_its_commit_up(early):
     """The one who is named is the one that its session waits for."""
     pair = early
-    pair.on_source("INSERT INTO small VALUES (1, 0)")
-    run = start(pair)
-    pair.wait_rows("small", 1, run)
-    one = begin(pair)
-    fill(one, 1, 3000)
-    wait_applied(pair, run)
-    blocker = pair.hold("LOCK TABLE small IN EXCLUSIVE MODE")
-    with one.cursor() as cursor:
-        cursor.execute("UPDATE small SET n = 1")
-    fill(one, 10_000, 3000)
+    run, one, blocker = in_front_of_a_lock(pair, "LOCK TABLE small IN EXCLUSIVE MODE")
     one.commit()
     wait_until(lambda: said(run, "the stream waits for a lock of somebody else's session"), 30, "its name")
     blocker.rollback()
@@ -298,16 +305,7 @@ def test_somebody_else_holds_its_commit_up(early):
 def test_stopped_while_it_is_in_progress(early):
     """Also while its session waits for somebody's lock."""
     pair = early
-    pair.on_source("INSERT INTO small VALUES (1, 0)")
-    run = start(pair)
-    pair.wait_rows("small", 1, run)
-    one = begin(pair)
-    fill(one, 1, 3000)
-    wait_applied(pair, run)
-    blocker = pair.hold("SELECT * FROM small FOR UPDATE")
-    with one.cursor() as cursor:
-        cursor.execute("UPDATE small SET n = 1")
-    fill(one, 10_000, 3000)
+    run, one, blocker = in_front_of_a_lock(pair, "SELECT * FROM small FOR UPDATE")
     wait_until(lambda: pair.target_cluster.sql(
         "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name LIKE '%% eager'"
         " AND wait_event_type = 'Lock'", (pair.name,)), 30, "its wait")
