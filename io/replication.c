@@ -23,6 +23,19 @@ static const char *const stream_settings =
     "SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; "
     "SET idle_in_transaction_session_timeout = 0";
 
+/* Lets the source send of what is in progress earlier than it is set to. What the user has put into
+ * the connection string's options, and whatever is earlier still, stands. */
+static bool limit_decoding(pen_pgconn *conn, unsigned kb, pen_error *err)
+{
+    char command[256];
+    snprintf(command, sizeof(command),
+             "SELECT set_config(name, '%ukB', false) FROM pg_settings "
+             "WHERE name = 'logical_decoding_work_mem' AND setting::bigint > %u "
+             "AND source <> 'client'",
+             kb, kb);
+    return pen_pgconn_exec(conn, "set up the stream", command, 0, NULL, NULL, err);
+}
+
 static bool identify(pen_pgconn *conn, pen_source_identity *identity, pen_error *err)
 {
     pen_pgresult *res = NULL;
@@ -72,6 +85,8 @@ bool pen_replication_open(const pen_replication_options *options, pen_replicatio
         ok = pen_pgconn_exec(made->conn, "set up the stream", rest, 0, NULL, NULL, err) &&
              (options->setup == NULL || pen_pgconn_exec(made->conn, "set up the stream",
                                                         options->setup, 0, NULL, NULL, err)) &&
+             (!options->streaming || options->decoding_kb == 0 ||
+              limit_decoding(made->conn, options->decoding_kb, err)) &&
              identify(made->conn, identity, err);
     }
     if (!ok) {

@@ -28,6 +28,9 @@ typedef struct pen_replication_options {
     const char *client_encoding; /* the target's server encoding */
     const char *setup;           /* SQL to run before the stream, or NULL */
     bool streaming;              /* large transactions come while they are in progress */
+    unsigned decoding_kb; /* with `streaming`: the source sends of the largest once all in progress
+                             take so much of its memory, unless conninfo's options say how
+                             much; 0: when its own setting says */
 } pen_replication_options;
 
 /* Connects as a walsender's client and asks who the server is. */

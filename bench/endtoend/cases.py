@@ -136,12 +136,14 @@ class Builder:
         for workload, load in (
                 (workloads.ingest(10), 500), (workloads.HOT_ROW, 200), (workloads.WIDE, 300),
                 (workloads.many_tables(self.of(50, 200)), 500), (workloads.FOREIGN_KEYS, 400),
-                (workloads.large_among_small(self.of(50_000, 200_000)), 400), (workloads.TABLE_CHANGES, 400)):
+                (workloads.large_among_small(self.of(50_000, 200_000)), 400),
+                (workloads.slow_among_small(300_000), 200), (workloads.TABLE_CHANGES, 400)):
             # A quick run shows one of them; the others are there by their names.
             groups = ("lag",) if not self.quick or workload.name == "large-among-small" else ()
-            variants = pair() + (self.parallel() if workload.name == "large-among-small" else [])
+            variants = pair() + (self.parallel() if workload.name.endswith("-among-small") else [])
             self.add(Lag(f"lag-{workload.name}", f"lag under: {workload.what}", workload, [load], variants,
-                         seconds=self.of(5, 6), markers=100, runs=few, plot="time", row_ms=self.row_ms), *groups)
+                         seconds=14 if workload.name == "slow-among-small" else self.of(5, 6), markers=100, runs=few,
+                         plot="time", row_ms=self.row_ms), *groups)
 
     def sweeps(self):
         workers = self.of((1, 8, 16), (1, 2, 4, 8, 16, 32))

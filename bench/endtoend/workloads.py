@@ -1,7 +1,9 @@
 """What the source does while it is replicated: the tables, what they hold at first, and the transactions."""
 
+import contextlib
 import dataclasses
 import threading
+import time
 import typing
 
 from .rig import Failed
@@ -138,14 +140,39 @@ def _large_one(rows):
     return disturb
 
 
-def large_among_small(rows):
+def _slow_one(rows, pieces, pause):
+    def disturb(rig, source_db, _target_db, step):
+        if step > 0:
+            return
+        with contextlib.closing(rig.source.connect(source_db, "owner")) as connection:
+            connection.autocommit = False
+            with connection.cursor() as cursor:
+                for piece in range(pieces):
+                    cursor.execute("UPDATE side SET n = n + 1 WHERE id > %s AND id <= %s",
+                                   (rows * piece // pieces, rows * (piece + 1) // pieces))
+                    time.sleep(pause)
+            connection.commit()
+    return disturb
+
+
+def _beside_large(name, what, rows, disturb, pause):
     return Workload(
-        "large-among-small", f"TPC-B, and in the midst of it one transaction that updates {rows:,} rows",
+        name, f"TPC-B, and in the midst of it one transaction that updates {rows:,} rows{what}",
         "CREATE TABLE side (id int PRIMARY KEY, n int, note text);",
         lambda rig, cluster, name: (fill_tpcb(5)(rig, cluster, name), cluster.sql(
             f"INSERT INTO side SELECT g, 0, 'a note of some length' FROM generate_series(1, {rows}) g",
             dbname=name, role="owner")),
-        slow_table="pgbench_accounts", disturb=_large_one(rows), pause=3)
+        slow_table="pgbench_accounts", disturb=disturb, pause=pause)
+
+
+def large_among_small(rows):
+    return _beside_large("large-among-small", "", rows, _large_one(rows), 3)
+
+
+def slow_among_small(rows, pieces=12, pause=0.5):
+    """The large one is made by a program that does something else meanwhile, as most are."""
+    return _beside_large("slow-among-small", f", in {pieces} pieces with {pause:g} s between them", rows,
+                         _slow_one(rows, pieces, pause), 1)
 
 
 def _change_tables(rig, source_db, target_db, step):

@@ -78,6 +78,25 @@ def counts(run):
     return found["eager_transactions"], found["eager_given_up"]
 
 
+@pytest.mark.parametrize("asked, ahead", [("", True), ("64MB", False)], ids=["by us", "by the user"])
+def test_the_source_keeps_little_back(early, asked, ahead):
+    """Where its own setting would make it send nothing before the Commit; not where the user wants it so."""
+    pair = early
+    pair.source_cluster.sql(f"ALTER DATABASE {pair.name} SET logical_decoding_work_mem = '64MB'")
+    source = pair.source_cluster.uri(pair.name, "owner")
+    run = start(pair, source=source + (f"?options=-c%20logical_decoding_work_mem%3D{asked}" if asked else ""))
+    one = begin(pair)
+    fill(one, 1, 40_000)
+    if ahead:
+        wait_applied(pair, run)
+    one.commit()
+    pair.on_source("INSERT INTO small VALUES (1, 0)")
+    pair.wait_rows("small", 1, run)
+    run.stop()
+    assert counts(run) == (int(ahead), 0)
+    assert pair.same() == 40_001
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("ack", ["applied", "spooled"])
 @pytest.mark.parametrize("apply", ["sets", "rows"])

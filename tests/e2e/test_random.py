@@ -186,7 +186,7 @@ def test_history(make_pair, seed):
     history.make_slot(scenario.by_root)
     history.begin()
     watcher = Watcher(pair, history)
-    storm = Storm(pair, 0.01, age=0.5)
+    storm = Storm(pair, 0.005, age=0.5)
     keeper = Keeper(pair, seed, scenario)
     watcher.start()
     if scenario.cancelled:
