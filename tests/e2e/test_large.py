@@ -1,6 +1,6 @@
 """Large transactions flow to their worker while they arrive; memory stays within its budget.
 
-    PENSTOCK_LARGE_GB=10 pytest tests/e2e/test_large.py -k gigabytes     with as many gigabytes in one transaction
+    TMPDIR=/var/tmp PENSTOCK_LARGE_GB=10 pytest tests/e2e/test_large.py -k gigabytes     as many in one transaction
 
 That needs a release binary (PENSTOCK_BIN), some minutes and, below TMPDIR, five times the room.
 """
