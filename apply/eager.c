@@ -74,8 +74,12 @@ bool pen_eager_worker_create(pen_stream *stream, pen_pgconn *conn, pen_eager_wor
         pen_eager_worker_destroy(eager);
         return false;
     }
-    if (!pen_sender_init(&eager->sender, conn, &eager->parker, &eager->stop, 1,
-                         stream->options->name, stream->resume.run_id, err)) {
+    const pen_pipeline_owner owner = {.parker = &eager->parker,
+                                      .stop = &eager->stop,
+                                      .stop_at = 1,
+                                      .wait = PEN_METRIC_EAGER_SERVER};
+    if (!pen_sender_init(&eager->sender, conn, &owner, stream->options->name, stream->resume.run_id,
+                         err)) {
         pen_eager_worker_destroy(eager);
         return false;
     }
@@ -482,28 +486,39 @@ static bool step(pen_eager_worker *eager, bool *idle, pen_error *err)
     return true;
 }
 
-static void run(void *arg)
+/* Until it is told to stop; false: the session is lost. */
+static bool work(pen_eager_worker *eager, pen_error *err)
 {
-    pen_eager_worker *eager = arg;
-    PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
     while (!must_stop(eager)) {
-        pen_error err;
         bool idle = false;
         pen_parker_prepare(&eager->parker);
-        bool ok = !must_stop(eager) && step(eager, &idle, &err);
+        bool ok = !must_stop(eager) && step(eager, &idle, err);
         if (ok && idle) {
-            (void)pen_parker_park(&eager->parker, -1, 0,
-                                  eager->open != NULL ? LOOK_AGAIN_MS : PEN_PARK_FOREVER);
+            (void)pen_meter_park(
+                eager->waiting != NULL ? PEN_METRIC_EAGER_TURN : PEN_METRIC_EAGER_INPUT,
+                &eager->parker, -1, 0, eager->open != NULL ? LOOK_AGAIN_MS : PEN_PARK_FOREVER);
             continue;
         }
         pen_parker_cancel(&eager->parker);
         if (!ok && !must_stop(eager)) {
-            /* Who ends it each time must not end the stream with it for ever. */
-            count_failure(eager, 1);
-            pen_stream_fail(eager->stream, &err);
-            return;
+            return false;
         }
     }
+    return true;
+}
+
+static void run(void *arg)
+{
+    pen_eager_worker *eager = arg;
+    pen_error err;
+    PEN_ASSERT(pen_thread_role() == PEN_ROLE_WORKER);
+    pen_meter_begin(pen_stream_eager_meter(eager->stream), PEN_METRIC_EAGER_TIME);
+    if (!work(eager, &err)) {
+        /* Who ends it each time must not end the stream with it for ever. */
+        count_failure(eager, 1);
+        pen_stream_fail(eager->stream, &err);
+    }
+    pen_meter_end();
 }
 
 bool pen_eager_worker_start(pen_eager_worker *eager, pen_error *err)

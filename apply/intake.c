@@ -54,8 +54,24 @@ pen_intake *pen_intake_create(pen_stream *stream, const pen_intake_options *opti
     return intake;
 }
 
+/* The Commit of the transaction that is applied while it is in progress has come, and what is left
+ * of it is given first. */
+static void set_eager_ends(pen_intake *intake, bool ends)
+{
+    if (intake->eager_ends != ends) {
+        intake->eager_ends = ends;
+        if (ends) {
+            pen_meter_take(intake->commit.stream_commit.commit_time);
+        } else {
+            pen_meter_put();
+        }
+        pen_eager_worker_await(intake->stream->eager, ends);
+    }
+}
+
 void pen_intake_let_go(pen_intake *intake)
 {
+    set_eager_ends(intake, false);
     pen_eager_giving_drop(&intake->eager);
     if (intake->streamed != NULL) {
         pen_streamed_forget_all(intake->streamed);
@@ -78,16 +94,6 @@ void pen_intake_destroy(pen_intake *intake)
 }
 
 /* What is waited for */
-
-/* The Commit of the transaction that is applied while it is in progress has come, and what is left
- * of it is given first. */
-static void set_eager_ends(pen_intake *intake, bool ends)
-{
-    if (intake->eager_ends != ends) {
-        intake->eager_ends = ends;
-        pen_eager_worker_await(intake->stream->eager, ends);
-    }
-}
 
 static uint32_t committing_xid(const pen_intake *intake)
 {
@@ -135,30 +141,34 @@ static bool make_segment(pen_intake *intake, pen_error *err)
     return true;
 }
 
-/* Gives what there is; *all: there was room for all that must be given before more is taken in. */
-static bool give(pen_intake *intake, bool *all, pen_error *err)
+/* Gives what there is; *blocked: what must be waited for before more is taken in, or
+ * PEN_METRIC_COUNT. */
+static bool give(pen_intake *intake, pen_metric *blocked, pen_error *err)
 {
-    *all = pen_giving_poll(&intake->giving);
-    if (intake->eager.eager == NULL || !*all || intake->stopped ||
+    bool all = pen_giving_poll(&intake->giving);
+    *blocked = all ? PEN_METRIC_COUNT : PEN_METRIC_READER_ROOM;
+    if (intake->eager.eager == NULL || !all || intake->stopped ||
         pen_giving_is_feeding(&intake->giving)) {
         return true; /* what lies behind a large transaction is not taken before its end */
     }
     if (!pen_eager_giving_poll(&intake->eager, intake->eager_ends, err)) {
         return false;
     }
-    *all = !intake->eager_ends || !pen_eager_giving_has(&intake->eager, committing_xid(intake)) ||
-           pen_eager_giving_is_done(&intake->eager);
+    if (intake->eager_ends && pen_eager_giving_has(&intake->eager, committing_xid(intake)) &&
+        !pen_eager_giving_is_done(&intake->eager)) {
+        *blocked = PEN_METRIC_READER_EAGER;
+    }
     return true;
 }
 
 bool pen_intake_is_ready(pen_intake *intake, bool *ready, pen_error *err)
 {
-    bool all = false;
+    pen_metric giving = PEN_METRIC_COUNT;
     *ready = false;
-    if ((intake->needs_segment && !make_segment(intake, err)) || !give(intake, &all, err)) {
+    if ((intake->needs_segment && !make_segment(intake, err)) || !give(intake, &giving, err)) {
         return false;
     }
-    intake->blocked = !all                           ? PEN_METRIC_READER_ROOM
+    intake->blocked = giving != PEN_METRIC_COUNT     ? giving
                       : intake->needs_segment        ? PEN_METRIC_READER_DISK
                       : must_wait_for_memory(intake) ? PEN_METRIC_READER_MEMORY
                                                      : PEN_METRIC_COUNT;

@@ -232,6 +232,8 @@ static json_t *stream_of(const pen_report_stream *stream)
     put(made, "reader", thread_of(&stream->threads[0]));
     put(made, "dispatchers", dispatchers_of(stream));
     put(made, "workers", workers_of(stream));
+    put(made, "eager_worker",
+        stream->has_eager ? thread_of(&stream->threads[stream->thread_count - 1]) : json_null());
     put(made, "metrics", metrics_of(stream));
     return made;
 }

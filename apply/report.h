@@ -53,9 +53,11 @@ typedef struct pen_report_stream {
     double transactions_per_s;
     double changes_per_s;
     double received_bytes_per_s;
-    pen_report_thread *threads; /* reader, dispatchers, workers */
+    pen_report_thread *threads; /* reader, dispatchers, workers, eager worker */
+    size_t thread_count;
     unsigned dispatcher_count;
     unsigned worker_count;
+    bool has_eager; /* --streaming parallel */
 } pen_report_stream;
 
 /* Tables in work that are told one by one. */

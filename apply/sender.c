@@ -59,11 +59,11 @@ static bool prepare_own(pen_sender *sender, pen_own which, pen_error *err)
                                 &own_statements[which], &sender->own[which], err);
 }
 
-bool pen_sender_init(pen_sender *sender, pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
-                     uint64_t stop_at, const char *stream_name, const char *run_id, pen_error *err)
+bool pen_sender_init(pen_sender *sender, pen_pgconn *conn, const pen_pipeline_owner *owner,
+                     const char *stream_name, const char *run_id, pen_error *err)
 {
     *sender = (pen_sender){.stream_name = stream_name, .run_id = run_id};
-    if (!pen_pipeline_open(conn, parker, stop, stop_at, &sender->pipeline, err)) {
+    if (!pen_pipeline_open(conn, owner, &sender->pipeline, err)) {
         return false;
     }
     sender->statements = pen_statements_create(sender->generation);

@@ -53,10 +53,9 @@ typedef struct pen_sender {
     pen_arrays arrays;
 } pen_sender;
 
-/* Takes `conn`, also when it fails: a session for writing rows. Borrows the rest; see
- * pen_pipeline_open for `parker` and the stop. */
-PEN_MUST_CHECK bool pen_sender_init(pen_sender *sender, pen_pgconn *conn, pen_parker *parker,
-                                    const pen_cell *stop, uint64_t stop_at, const char *stream_name,
+/* Takes `conn`, also when it fails: a session for writing rows. Borrows the rest. */
+PEN_MUST_CHECK bool pen_sender_init(pen_sender *sender, pen_pgconn *conn,
+                                    const pen_pipeline_owner *owner, const char *stream_name,
                                     const char *run_id, pen_error *err);
 void pen_sender_deinit(pen_sender *sender);
 

@@ -26,8 +26,9 @@ static const stage stages[PEN_STAGE_COUNT] = {
       {PEN_METRIC_READER_PACED, "letting it go ahead"},
       {PEN_METRIC_READER_MEMORY, "waiting for memory"},
       {PEN_METRIC_READER_ROOM, "for a dispatcher"},
+      {PEN_METRIC_READER_EAGER, "for the eager worker"},
       {PEN_METRIC_READER_DISK, "for the spool's disk"}},
-     5},
+     6},
     {"dispatchers",
      PEN_METRIC_DISPATCHER_TIME,
      {{PEN_METRIC_DISPATCHER_INPUT, "waiting for transactions"},
@@ -41,6 +42,12 @@ static const stage stages[PEN_STAGE_COUNT] = {
       {PEN_METRIC_WORKER_SERVER, "for the target"},
       {PEN_METRIC_WORKER_PAUSE, "to try again"}},
      4},
+    {"eager worker",
+     PEN_METRIC_EAGER_TIME,
+     {{PEN_METRIC_EAGER_INPUT, "waiting for changes"},
+      {PEN_METRIC_EAGER_TURN, "for earlier batches"},
+      {PEN_METRIC_EAGER_SERVER, "for the target"}},
+     3},
 };
 
 static uint64_t busy_of(const uint64_t sums[PEN_METRIC_COUNT], const stage *it)
@@ -53,16 +60,25 @@ static uint64_t busy_of(const uint64_t sums[PEN_METRIC_COUNT], const stage *it)
     return waited < sums[it->time] ? sums[it->time] - waited : 0;
 }
 
-/* Of the workers only what they do with a batch counts. */
-static pen_limit limit_of_workers(const uint64_t sums[PEN_METRIC_COUNT])
+/* Of those who apply only what they do with something to apply counts. */
+static pen_limit limit_of_applying(uint64_t busy, uint64_t turn, uint64_t server)
 {
-    uint64_t busy = busy_of(sums, &stages[2]);
-    uint64_t turn = sums[PEN_METRIC_WORKER_TURN];
-    uint64_t server = sums[PEN_METRIC_WORKER_SERVER] + sums[PEN_METRIC_WORKER_PAUSE];
     if (server >= turn && server >= busy) {
         return PEN_LIMIT_TARGET;
     }
     return turn >= busy ? PEN_LIMIT_ORDER : PEN_LIMIT_WORKER;
+}
+
+static pen_limit limit_of_workers(const uint64_t sums[PEN_METRIC_COUNT])
+{
+    return limit_of_applying(busy_of(sums, &stages[2]), sums[PEN_METRIC_WORKER_TURN],
+                             sums[PEN_METRIC_WORKER_SERVER] + sums[PEN_METRIC_WORKER_PAUSE]);
+}
+
+static pen_limit limit_of_eager_worker(const uint64_t sums[PEN_METRIC_COUNT])
+{
+    return limit_of_applying(busy_of(sums, &stages[3]), sums[PEN_METRIC_EAGER_TURN],
+                             sums[PEN_METRIC_EAGER_SERVER]);
 }
 
 /* A stage that waits for its input most of the time is not the one. */
@@ -84,7 +100,11 @@ pen_limit pen_stages_limit(const uint64_t sums[PEN_METRIC_COUNT])
     uint64_t source = sums[PEN_METRIC_READER_SOURCE] + sums[PEN_METRIC_READER_PACED];
     uint64_t memory = sums[PEN_METRIC_READER_MEMORY];
     uint64_t disk = sums[PEN_METRIC_READER_DISK];
+    uint64_t eager = sums[PEN_METRIC_READER_EAGER];
     uint64_t busy = busy_of(sums, &stages[0]);
+    if (eager > source && eager > memory && eager > disk && eager > busy) {
+        return limit_of_eager_worker(sums);
+    }
     if (source >= busy && source >= memory && source >= disk) {
         return PEN_LIMIT_SOURCE;
     }
@@ -167,6 +187,8 @@ const char *pen_stages_wait(pen_metric metric)
         return "waits for memory";
     case PEN_METRIC_READER_ROOM:
         return "waits for a dispatcher";
+    case PEN_METRIC_READER_EAGER:
+        return "waits for the eager worker";
     case PEN_METRIC_READER_DISK:
         return "waits for the spool's disk";
     case PEN_METRIC_DISPATCHER_INPUT:
@@ -177,9 +199,13 @@ const char *pen_stages_wait(pen_metric metric)
         return "waits for a worker";
     case PEN_METRIC_WORKER_INPUT:
         return "waits for a batch";
+    case PEN_METRIC_EAGER_INPUT:
+        return "waits for changes";
     case PEN_METRIC_WORKER_TURN:
+    case PEN_METRIC_EAGER_TURN:
         return "waits for earlier batches";
     case PEN_METRIC_WORKER_SERVER:
+    case PEN_METRIC_EAGER_SERVER:
         return "waits for the target";
     case PEN_METRIC_WORKER_PAUSE:
         return "waits to try again";

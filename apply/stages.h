@@ -31,7 +31,7 @@ const char *pen_limit_words(pen_limit limit);
 /* What a thread does that waits as `metric`, in words ("waits for the target"). */
 const char *pen_stages_wait(pen_metric metric);
 
-#define PEN_STAGE_COUNT     3
+#define PEN_STAGE_COUNT     4
 #define PEN_STAGE_TEXT_SIZE 256
 /* How stage `number`, from 0, spent its time, in a line; false when it had none. */
 PEN_MUST_CHECK bool pen_stages_describe(const uint64_t sums[PEN_METRIC_COUNT], unsigned number,

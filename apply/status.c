@@ -170,10 +170,13 @@ static void read_threads(const pen_stream *stream, pen_report_stream *report)
         pen_report_thread *thread = &report->threads[i];
         thread->activity = pen_meter_look(&stream->meters[i]);
         thread->batch = 0;
-        if (i >= workers_at && thread->activity.has_work) {
+        if (!thread->activity.has_work) {
+            continue;
+        }
+        oldest = thread->activity.committed < oldest ? thread->activity.committed : oldest;
+        if (i >= workers_at) { /* the reader may wait with a Commit */
             uint64_t held = pen_handover_holding(&stream->handover, (unsigned)i - workers_at);
             thread->batch = held > committed ? held : 0;
-            oldest = thread->activity.committed < oldest ? thread->activity.committed : oldest;
         }
     }
     int64_t now = pen_pgtime_now();
@@ -248,6 +251,8 @@ void pen_status_show_stream(pen_status *status, pen_stream *stream)
         last->threads = pen_calloc(stream->meter_count, sizeof(*last->threads));
     }
     last->there = true;
+    last->thread_count = stream->meter_count;
+    last->has_eager = stream->options->streaming == PEN_STREAMING_PARALLEL;
     last->dispatcher_count = stream->dealing.count;
     last->worker_count = stream->worker_count;
     last->memory_limit = stream->options->memory;
@@ -420,8 +425,7 @@ pen_report *pen_status_look(pen_status *status)
     read_distributions(status);
     report->stream = status->last;
     if (report->stream.there) {
-        size_t count = 1 + report->stream.dispatcher_count + report->stream.worker_count;
-        size_t size = count * sizeof(*report->stream.threads);
+        size_t size = report->stream.thread_count * sizeof(*report->stream.threads);
         report->stream.threads = memcpy(pen_malloc(size), status->last.threads, size);
     }
     read_copy(status, &report->copy);

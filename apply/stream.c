@@ -92,6 +92,12 @@ pen_meter *pen_stream_worker_meter(const pen_stream *stream, unsigned number)
     return &stream->meters[1 + stream->dealing.count + number];
 }
 
+pen_meter *pen_stream_eager_meter(const pen_stream *stream)
+{
+    PEN_ASSERT(stream->options->streaming == PEN_STREAMING_PARALLEL);
+    return &stream->meters[1 + stream->dealing.count + stream->worker_count];
+}
+
 void pen_stream_count(const pen_stream *stream, uint64_t sums[PEN_METRIC_COUNT])
 {
     pen_meters_sum(stream->meters, stream->meter_count, sums);
@@ -124,7 +130,8 @@ bool pen_stream_create(const pen_options *options, pen_stream **stream, pen_erro
                                      .transactions = options->batch_transactions};
     pen_filling_init(&made->filling, &limits, PEN_BATCH_FILL_PERCENT, options->memory,
                      made->worker_count);
-    made->meter_count = 1 + options->dispatchers + options->workers;
+    made->meter_count = 1 + options->dispatchers + options->workers +
+                        (options->streaming == PEN_STREAMING_PARALLEL ? 1 : 0);
     made->meters = pen_alloc_lines(made->meter_count * sizeof(*made->meters));
     for (size_t i = 0; i < made->meter_count; i++) {
         pen_meter_init(&made->meters[i]);

@@ -181,6 +181,8 @@ pen_stop pen_stream_stopping(const pen_stream *stream);
 pen_meter *pen_stream_reader_meter(const pen_stream *stream);
 pen_meter *pen_stream_dispatcher_meter(const pen_stream *stream, unsigned number);
 pen_meter *pen_stream_worker_meter(const pen_stream *stream, unsigned number);
+/* The eager worker's; only with --streaming parallel. */
+pen_meter *pen_stream_eager_meter(const pen_stream *stream);
 /* Any thread: all numbers as they are now. */
 void pen_stream_count(const pen_stream *stream, uint64_t sums[PEN_METRIC_COUNT]);
 

@@ -40,8 +40,12 @@ bool pen_worker_init(pen_worker *worker, pen_stream *stream, unsigned number, pe
         pen_pgconn_close(conn); /* which no sender has taken yet */
         return false;
     }
-    return pen_sender_init(&worker->sender, conn, &worker->parker, &stream->stop, PEN_STOP_ABORT,
-                           stream->options->name, stream->resume.run_id, err);
+    const pen_pipeline_owner owner = {.parker = &worker->parker,
+                                      .stop = &stream->stop,
+                                      .stop_at = PEN_STOP_ABORT,
+                                      .wait = PEN_METRIC_WORKER_SERVER};
+    return pen_sender_init(&worker->sender, conn, &owner, stream->options->name,
+                           stream->resume.run_id, err);
 }
 
 void pen_worker_deinit(pen_worker *worker)

@@ -468,9 +468,9 @@ int bench_insert(int argc, char **argv)
     b.total = (uint32_t)total;
     check(pen_parker_init(&b.parker, &err), &err);
     pen_cell_init(&b.stop, 0);
-    check(pen_pipeline_open(connect_to(target, &b.pipeline_pid), &b.parker, &b.stop, 1, &b.pipeline,
-                            &err),
-          &err);
+    const pen_pipeline_owner owner = {
+        .parker = &b.parker, .stop = &b.stop, .stop_at = 1, .wait = PEN_METRIC_WORKER_SERVER};
+    check(pen_pipeline_open(connect_to(target, &b.pipeline_pid), &owner, &b.pipeline, &err), &err);
     b.conn = connect_to(target, &b.conn_pid);
     run_sql(&b, "DROP SCHEMA IF EXISTS penstock_bench CASCADE; CREATE SCHEMA penstock_bench");
     printf("%-7s %7s %7s  %-4s %-6s %9s %9s %10s\n", "table", "indexes", "rows", "way", "",

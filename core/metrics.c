@@ -53,6 +53,7 @@ void pen_meter_begin(pen_meter *meter, pen_metric time)
 void pen_meter_end(void)
 {
     pen_meter *meter = pen_meter_current;
+    pen_meter_put();
     int64_t since_us = atomic_load_explicit(&meter->since_us, memory_order_relaxed);
     pen_meter_add((pen_metric)atomic_load_explicit(&meter->time, memory_order_relaxed),
                   (uint64_t)(pen_now_us() - since_us));

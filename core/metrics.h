@@ -62,7 +62,7 @@ void pen_meter_init(pen_meter *meter);
 /* The calling thread counts in `meter` (borrowed) from now on, and its time as `time`; one thread
  * at a time. */
 void pen_meter_begin(pen_meter *meter, pen_metric time);
-void pen_meter_end(void);
+void pen_meter_end(void); /* it has nothing in hand any more */
 
 extern _Thread_local pen_meter *pen_meter_current;
 

@@ -26,9 +26,7 @@ typedef struct item {
 
 struct pen_pipeline {
     pen_pgconn *conn;
-    pen_parker *parker;
-    const pen_cell *stop;
-    uint64_t stop_at;
+    pen_pipeline_owner owner;
     /* a ring that grows: items [head, tail) modulo capacity */
     item *items;
     size_t capacity;
@@ -43,14 +41,12 @@ struct pen_pipeline {
     pen_error failure;
 };
 
-bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop, uint64_t stop_at,
-                       pen_pipeline **pipeline, pen_error *err)
+bool pen_pipeline_open(pen_pgconn *conn, const pen_pipeline_owner *owner, pen_pipeline **pipeline,
+                       pen_error *err)
 {
     pen_pipeline *made = pen_calloc(1, sizeof(*made));
     made->conn = conn;
-    made->parker = parker;
-    made->stop = stop;
-    made->stop_at = stop_at;
+    made->owner = *owner;
     made->failed_rows = -1;
     made->capacity = 256;
     made->items = pen_calloc(made->capacity, sizeof(*made->items));
@@ -189,14 +185,14 @@ static bool step(pen_pipeline *p, pen_error *err)
     if (p->head != head) {
         return true;
     }
-    pen_parker_prepare(p->parker);
+    pen_parker_prepare(p->owner.parker);
     /* [STOP-1] acquire: pairs with the release in pen_stream_stop. */
-    if (pen_cell_read(p->stop) >= p->stop_at) {
-        pen_parker_cancel(p->parker);
+    if (pen_cell_read(p->owner.stop) >= p->owner.stop_at) {
+        pen_parker_cancel(p->owner.parker);
         return pen_error_set(err, PEN_ERROR_NONE, "stopped");
     }
     int events = PEN_PARK_READABLE | (pending ? PEN_PARK_WRITABLE : 0);
-    int happened = pen_meter_park(PEN_METRIC_WORKER_SERVER, p->parker, pen_pgconn_socket(p->conn),
+    int happened = pen_meter_park(p->owner.wait, p->owner.parker, pen_pgconn_socket(p->conn),
                                   events, PEN_PARK_FOREVER);
     if ((happened & PEN_PARK_READABLE) && !pen_pgconn_consume(p->conn, err)) {
         return false;
@@ -322,8 +318,8 @@ void pen_pipeline_push(pen_pipeline *pipeline, bool sync)
     pen_error ignored;
     bool pending = !sync || send_sync(pipeline, &ignored);
     while (pending && pen_pgconn_flush(pipeline->conn, &pending, &ignored) && pending) {
-        pen_parker_prepare(pipeline->parker);
-        (void)pen_parker_park(pipeline->parker, pen_pgconn_socket(pipeline->conn),
+        pen_parker_prepare(pipeline->owner.parker);
+        (void)pen_parker_park(pipeline->owner.parker, pen_pgconn_socket(pipeline->conn),
                               PEN_PARK_WRITABLE, 10);
     }
 }

@@ -13,6 +13,7 @@
 #ifndef PEN_IO_PIPELINE_H
 #define PEN_IO_PIPELINE_H
 
+#include "core/metrics.h"
 #include "core/sync.h"
 #include "core/thread.h"
 #include "io/pgconn.h"
@@ -31,11 +32,18 @@ typedef enum pen_prepared {
     PEN_PREPARED_YES
 } pen_prepared;
 
-/* Takes `conn`, also when it fails, and puts it into pipeline mode. While it waits, `parker`
- * (borrowed) is listened to as well: when `stop` (borrowed) reaches `stop_at`, waiting ends with an
- * error of kind PEN_ERROR_NONE. */
-PEN_MUST_CHECK bool pen_pipeline_open(pen_pgconn *conn, pen_parker *parker, const pen_cell *stop,
-                                      uint64_t stop_at, pen_pipeline **pipeline, pen_error *err);
+/* Whose thread waits for the server, and what for besides. */
+typedef struct pen_pipeline_owner {
+    pen_parker *parker;   /* is listened to while it waits: */
+    const pen_cell *stop; /* when this reaches */
+    uint64_t stop_at;     /* waiting ends with an error of kind PEN_ERROR_NONE */
+    pen_metric wait;      /* what the wait is counted as */
+} pen_pipeline_owner;
+
+/* Takes `conn`, also when it fails, and puts it into pipeline mode. What `owner` has is borrowed.
+ */
+PEN_MUST_CHECK bool pen_pipeline_open(pen_pgconn *conn, const pen_pipeline_owner *owner,
+                                      pen_pipeline **pipeline, pen_error *err);
 void pen_pipeline_close(pen_pipeline *pipeline); /* NULL is nothing */
 
 /* Queues the preparation of a statement, and its execution. `subject` is given back by

@@ -176,6 +176,14 @@ static void show_oldest(pen_text *out, const json_t *workers)
     }
 }
 
+static void show_eager_worker(pen_text *out, const json_t *worker)
+{
+    if (json_is_object(worker)) {
+        head(out, "eager");
+        pen_text_appendf(out, "%s\n", text_of(worker, "doing"));
+    }
+}
+
 static void show_rates(pen_text *out, const json_t *stream)
 {
     char a[NUMBER_SIZE];
@@ -247,6 +255,7 @@ static void show_stream(pen_text *out, const json_t *stream)
     show_rates(out, stream);
     show_workers(out, workers);
     show_oldest(out, workers);
+    show_eager_worker(out, json_object_get(stream, "eager_worker"));
     show_totals(out, stream);
     show_positions(out, stream);
 }

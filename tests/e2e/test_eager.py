@@ -1,10 +1,12 @@
 """A transaction is applied while it is in progress on the source: --streaming parallel."""
 
+import re
 import signal
 import time
 
 import pytest
 
+from lib.asking import status, wait_document
 from lib.points import needs_points
 from lib.program import STOPPED, wait_until
 
@@ -33,11 +35,11 @@ def start(pair, *extra, **changed):
     return run
 
 
-def in_front_of_a_lock(pair, lock):
+def in_front_of_a_lock(pair, lock, *extra):
     """A run, a transaction of which the first rows are on the target, and which needs more there than it can get, and
     who holds the lock."""
     pair.on_source("INSERT INTO small VALUES (1, 0)")
-    run = start(pair)
+    run = start(pair, *extra)
     pair.wait_rows("small", 1, run)
     one = begin(pair)
     fill(one, 1, 3000)
@@ -309,15 +311,42 @@ def test_it_lets_go_when_its_commit_has_come(early):
 
 
 def test_somebody_else_holds_its_commit_up(early):
-    """The one who is named is the one that its session waits for."""
+    """The one who is named is the one that its session waits for; and whoever asks is told what holds all up."""
     pair = early
     run, one, blocker = in_front_of_a_lock(pair, "LOCK TABLE small IN EXCLUSIVE MODE")
     one.commit()
     wait_until(lambda: said(run, "the stream waits for a lock of somebody else's session"), 30, "its name")
+    state_dir = pair.penstock.dir
+    found = wait_document(state_dir, lambda d: d["stream"] and d["stream"]["limit"] == "target", run)["stream"]
+    assert found["lag_seconds"] > 0.2 and found["blocker"]
+    assert found["reader"]["doing"] == "waits for the eager worker"
+    assert found["eager_worker"]["doing"] == "waits for the target"
+    assert re.search(r"^eager +waits for the target$", status(state_dir).stdout, re.M)
     blocker.rollback()
     pair.wait_rows("big", 6000, run)
     run.stop()
     assert counts(run) == (1, 0)
+    metrics = run.finished()
+    assert metrics["reader_eager_seconds"] > 0.2 + metrics["reader_room_seconds"]
+    assert metrics["eager_server_seconds"] > 0.2 + metrics["worker_server_seconds"]
+    assert metrics["eager_seconds"] > metrics["eager_server_seconds"] + metrics["eager_input_seconds"]
+    assert pair.same() == 6001
+
+
+@pytest.mark.parametrize("ack", ["applied", "spooled"])
+def test_its_session_is_ended_while_its_commit_waits(early, ack):
+    """Then it is applied anew, and nothing is said to be late any more."""
+    pair = early
+    run, one, blocker = in_front_of_a_lock(pair, "LOCK TABLE small IN EXCLUSIVE MODE", "--ack", ack)
+    one.commit()
+    wait_document(pair.penstock.dir, lambda d: d["stream"] and d["stream"]["lag_seconds"] > 0.2, run)
+    assert pair.target_cluster.sql("SELECT pg_terminate_backend(%s)", (eager_session(pair)[0][0],)) == [(True,)]
+    wait_document(pair.penstock.dir, lambda d: d["recoveries"] == 1, run)
+    blocker.rollback()
+    pair.wait_rows("big", 6000, run)
+    wait_document(pair.penstock.dir, lambda d: d["stream"]["lag_seconds"] == 0, run)
+    run.stop()
+    assert counts(run)[0] == 1
     assert pair.same() == 6001
 
 

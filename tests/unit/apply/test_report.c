@@ -95,6 +95,7 @@ Test(report, json_has_what_was_put_in)
     worker = json_array_get(json_object_get(told, "workers"), 1);
     cr_expect_str_eq(json_string_value(json_object_get(worker, "doing")), "waits for a batch");
     cr_expect(json_is_null(json_object_get(worker, "batch_seconds")));
+    cr_expect(json_is_null(json_object_get(told, "eager_worker")));
     const json_t *source = json_object_get(made, "source");
     cr_expect_str_eq(json_string_value(json_object_get(source, "host")), "source.example");
     cr_expect(json_is_null(json_object_get(source, "user")));

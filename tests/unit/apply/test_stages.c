@@ -81,6 +81,31 @@ Test(stages, dispatchers_limit_when_they_are_busy)
     cr_assert_eq(pen_stages_limit(sums), PEN_LIMIT_ORDER);
 }
 
+Test(stages, while_the_reader_waits_for_the_eager_worker_that_limits)
+{
+    idle_behind_reader();
+    sums[PEN_METRIC_EAGER_TIME] = 10000000;
+    wait(PEN_METRIC_READER_SOURCE, 3);
+    wait(PEN_METRIC_READER_EAGER, 6);
+    wait(PEN_METRIC_EAGER_INPUT, 3);
+    wait(PEN_METRIC_EAGER_TURN, 1);
+    wait(PEN_METRIC_EAGER_SERVER, 5);
+    cr_assert_eq(pen_stages_limit(sums), PEN_LIMIT_TARGET);
+    wait(PEN_METRIC_EAGER_TURN, 5);
+    wait(PEN_METRIC_EAGER_SERVER, 1);
+    cr_assert_eq(pen_stages_limit(sums), PEN_LIMIT_ORDER);
+    wait(PEN_METRIC_EAGER_TURN, 1);
+    cr_assert_eq(pen_stages_limit(sums), PEN_LIMIT_WORKER);
+    wait(PEN_METRIC_READER_EAGER, 2);
+    cr_assert_eq(pen_stages_limit(sums), PEN_LIMIT_READER);
+    char text[PEN_STAGE_TEXT_SIZE];
+    cr_assert(pen_stages_describe(sums, 3, text));
+    cr_assert_str_eq(text, "eager worker: busy 50 %, waiting for changes 30 %, for earlier batches "
+                           "10 %, for the target 10 %");
+    sums[PEN_METRIC_EAGER_TIME] = 0;
+    cr_assert_not(pen_stages_describe(sums, 3, text), "a stream that has none");
+}
+
 Test(stages, says_how_each_spent_its_time)
 {
     char text[PEN_STAGE_TEXT_SIZE];

@@ -133,6 +133,28 @@ Test(status, counters_never_go_back)
     cr_expect_eq(applied(), 6);
 }
 
+/* What a stream with --streaming parallel says of the thread that only it has. */
+Test(status, the_eager_worker_is_one_more_thread)
+{
+    pen_stream_destroy(stream);
+    options.streaming = PEN_STREAMING_PARALLEL;
+    pen_error err;
+    cr_assert(pen_stream_create(&options, &stream, &err), "%s", err.text);
+    pen_status_show_stream(status, stream);
+    pen_meter_begin(pen_stream_worker_meter(stream, 1), PEN_METRIC_WORKER_TIME);
+    pen_meter_end();
+    pen_meter_begin(pen_stream_eager_meter(stream), PEN_METRIC_EAGER_TIME);
+    pen_report *report = pen_status_look(status);
+    cr_expect(report->stream.has_eager);
+    cr_expect(report->stream.threads[report->stream.thread_count - 1].activity.runs);
+    cr_expect_not(report->stream.threads[report->stream.thread_count - 2].activity.runs);
+    char *text = pen_report_json(report);
+    cr_expect_not_null(strstr(text, "\"eager_worker\":{\"doing\":\"busy\""), "%s", text);
+    free(text);
+    pen_report_destroy(report);
+    pen_meter_end();
+}
+
 Test(status, the_oldest_transaction_in_hand)
 {
     pen_status_show_stream(status, stream);
@@ -144,6 +166,13 @@ Test(status, the_oldest_transaction_in_hand)
     pen_meter_put();
     report = pen_status_look(status);
     cr_expect_eq(report->stream.lag_seconds, 0);
+    pen_report_destroy(report);
+    pen_meter_end();
+    pen_meter_begin(pen_stream_reader_meter(stream), PEN_METRIC_READER_TIME);
+    pen_meter_take(pen_pgtime_now() - 7000000); /* a Commit that it holds back */
+    report = pen_status_look(status);
+    cr_expect(report->stream.lag_seconds >= 7 && report->stream.lag_seconds < 20);
+    cr_expect_eq(report->stream.threads[0].batch, 0);
     pen_report_destroy(report);
     pen_meter_take(pen_pgtime_now() + 60000000); /* a clock that is ahead */
     report = pen_status_look(status);
