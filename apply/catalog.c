@@ -305,6 +305,22 @@ static void tell_of_rounding(const pen_target *target, int column, const pen_pgr
     }
 }
 
+/* The same of what an older target misreads. */
+static void tell_of_chars(const pen_target *target, int column, const pen_format *format,
+                          const pen_pgresult *res, int row)
+{
+    const pen_relation *rel = target->rel;
+    if (!format->binary && format->misreads_chars &&
+        pen_pgtype_is_char(to_oid(pen_pgresult_named(res, row, "base_type")))) {
+        pen_log(PEN_LOG_WARN,
+                "target: column \"%s\" of %s.%s is of type \"char\", and the stream comes as "
+                "text: a value beyond ASCII is another one on this older target, and no error "
+                "tells; give it another type on both sides, or leave such values out",
+                (const char *)rel->columns[column].name.data, (const char *)rel->schema.data,
+                (const char *)rel->table.data);
+    }
+}
+
 static bool read_columns(pen_target *target, const pen_format *format, const pen_pgresult *res,
                          pen_resolve_result *result, pen_error *err)
 {
@@ -332,6 +348,7 @@ static bool read_columns(pen_target *target, const pen_format *format, const pen
                                  is_true(pen_pgresult_named(res, row, "is_enum")), &column->form);
         read_array_type(column, res, row);
         tell_of_rounding(target, i, res, row);
+        tell_of_chars(target, i, format, res, row);
         ok = ok && (!format->binary || set_binary_type(target, i, format, res, row, err));
     }
     target->extra_columns = pen_text_take(&extra);

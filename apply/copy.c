@@ -143,6 +143,19 @@ static bool record_all(pen_migration *migration, const pen_copy_plan *plan,
     return true;
 }
 
+static void tell_of_chars(const pen_copy_plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        if (plan->tables[i].misread) {
+            pen_log(PEN_LOG_WARN,
+                    "%s has a column of type \"char\", and is copied as text: a value beyond "
+                    "ASCII is another one on this older target, and no error tells; give it "
+                    "another type on both sides, or leave such values out",
+                    plan->tables[i].source_name);
+        }
+    }
+}
+
 bool pen_copy_begin(pen_migration *migration, pen_copy_plan *plan, pen_snapshot *snapshot,
                     pen_error *err)
 {
@@ -152,6 +165,7 @@ bool pen_copy_begin(pen_migration *migration, pen_copy_plan *plan, pen_snapshot 
         !pen_snapshot_of_slot(migration, snapshot, &start, err)) {
         return false;
     }
+    tell_of_chars(plan);
     if (!exec(migration->target, "begin", "BEGIN", err)) {
         return false;
     }

@@ -1,5 +1,6 @@
 #include "apply/copy_plan.h"
 
+#include "apply/format.h"
 #include "apply/large_objects.h"
 #include "apply/preflight.h"
 #include "apply/publication.h"
@@ -125,6 +126,17 @@ static bool may_be_binary(const char *pairs, bool intervals)
     return true;
 }
 
+static bool has_chars(const char *pairs)
+{
+    for (char *at = (char *)(uintptr_t)pairs; *at != '\0'; at += *at == ' ') {
+        if (pen_pgtype_is_char((uint32_t)strtoul(at, &at, 10))) {
+            return true;
+        }
+        (void)strtoul(at + 1, &at, 10);
+    }
+    return false;
+}
+
 /* Appends one element of an array's text. */
 static void add_element(pen_text *array, const char *value)
 {
@@ -161,8 +173,10 @@ static void fill(pen_migration *migration, const pen_pgresult *source, const pen
                  pen_copy_plan *plan)
 {
     bool text = migration->options->format == PEN_FORMAT_TEXT;
-    bool intervals = pen_pgconn_server_version(migration->source) < 170000 ||
-                     pen_pgconn_server_version(migration->target) >= 170000;
+    int source_version = pen_pgconn_server_version(migration->source);
+    int target_version = pen_pgconn_server_version(migration->target);
+    bool intervals = pen_format_has_intervals(source_version, target_version);
+    bool misread = pen_format_misreads_chars(source_version, target_version);
     int rows = pen_pgresult_rows(source);
     plan->tables = pen_calloc((size_t)rows + 2, sizeof(*plan->tables)); /* and large objects */
     for (int row = 0; row < rows; row++) {
@@ -182,8 +196,9 @@ static void fill(pen_migration *migration, const pen_pgresult *source, const pen
         table->by_ctid = pen_pgresult_named(source, row, "heap")[0] == 't';
         table->pages = number_of(source, row, "pages");
         table->bytes = number_of(source, row, "bytes");
-        table->binary = !text && table->columns[0] != '\0' &&
-                        may_be_binary(pen_pgresult_named(target, row, "pairs"), intervals);
+        const char *pairs = pen_pgresult_named(target, row, "pairs");
+        table->binary = !text && table->columns[0] != '\0' && may_be_binary(pairs, intervals);
+        table->misread = !table->binary && misread && has_chars(pairs);
         table->has_parts = has_parts != NULL && has_parts[0] == 't';
     }
 }

@@ -20,6 +20,7 @@ typedef struct pen_copy_table {
                             where none is wide */
     char *filenode;      /* before the snapshot: another one later means that it was rewritten */
     bool binary;
+    bool misread;       /* some "char" may be another one there, without an error */
     bool by_ctid;       /* can be read in parts */
     bool has_parts;     /* on the target it is partitioned */
     bool large_objects; /* no table: all of those; its pages are their OIDs */

@@ -51,6 +51,16 @@ static const char *const pairs_sql =
     "  plain.base AS target_base, pg_catalog.format_type(one.atttypid, -1) AS target_name"
     " FROM pair JOIN one ON one.n = pair.n JOIN plain ON plain.oid = one.atttypid ORDER BY one.n";
 
+bool pen_format_has_intervals(int source_version, int target_version)
+{
+    return source_version < 170000 || target_version >= 170000;
+}
+
+bool pen_format_misreads_chars(int source_version, int target_version)
+{
+    return source_version >= 160000 && target_version < 160000;
+}
+
 static uint32_t base_of(const pen_format *format, uint32_t type)
 {
     for (size_t i = 0; i < format->domain_count; i++) {
@@ -152,8 +162,10 @@ bool pen_format_decide(pen_format *format, const pen_options *options, pen_pgcon
     char *obstacle = NULL;
     pen_format_deinit(format);
     format->binary = false;
-    format->intervals =
-        pen_pgconn_server_version(source) < 170000 || pen_pgconn_server_version(target) >= 170000;
+    int source_version = pen_pgconn_server_version(source);
+    int target_version = pen_pgconn_server_version(target);
+    format->intervals = pen_format_has_intervals(source_version, target_version);
+    format->misreads_chars = pen_format_misreads_chars(source_version, target_version);
     if (options->format == PEN_FORMAT_TEXT) {
         pen_log(PEN_LOG_INFO, "the stream comes as text, as --format asks");
         return true;

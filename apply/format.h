@@ -21,10 +21,15 @@ typedef struct pen_domain {
 
 typedef struct pen_format {
     bool binary;
-    bool intervals; /* the target knows every interval of the source */
+    bool intervals;      /* the target knows every interval of the source */
+    bool misreads_chars; /* the target takes the text of some "char" of the source for another */
     pen_domain *domains;
     size_t domain_count;
 } pen_format;
+
+/* Two servers of these versions, as members of pen_format. */
+bool pen_format_has_intervals(int source_version, int target_version);
+bool pen_format_misreads_chars(int source_version, int target_version);
 
 /* Compares the types of all published columns and logs what comes of it, once. `source` and
  * `target` are ordinary sessions that speak the same encoding. Errors: PEN_ERROR_CONFIG when

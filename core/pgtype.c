@@ -118,6 +118,11 @@ bool pen_pgtype_is_interval(uint32_t type)
     return type == PEN_TYPE_INTERVAL || type == PEN_TYPE_INTERVAL_ARRAY;
 }
 
+bool pen_pgtype_is_char(uint32_t type)
+{
+    return type == PEN_TYPE_CHAR || type == PEN_TYPE_CHAR_ARRAY;
+}
+
 bool pen_pgtype_widens(uint32_t source, uint32_t target)
 {
     switch (source) {

@@ -440,6 +440,24 @@ def test_versions(far_apart, make_pair, way, format_):
     assert pair.same() > len(types)
 
 
+@pytest.mark.parametrize("way, format_", [("down", "binary"), ("down", "text"), ("within", "text")])
+def test_chars_beyond_ascii(far_apart, make_pair, way, format_):
+    """Of the type with quotes. Since PostgreSQL 16 their text is one that an older server takes for a backslash."""
+    old, new, twin = far_apart
+    pair = make_pair("owner", *{"down": (new, old), "within": (new, twin)}[way])
+    pair.schema('CREATE DOMAIN mark AS "char"; CREATE TABLE t (id int PRIMARY KEY, c "char", d mark)')
+    pair.make_slot()
+    pair.on_source('INSERT INTO t VALUES (1, \'a\', \'b\'), (2, (-56)::"char", (-57)::"char")')
+    run = pair.penstock.catch_up(format=format_)
+    warned = [name for name in ("c", "d") if any(
+        f'column "{name}" of public.t is of type "char"' in event["message"] for event in run.events())]
+    misread = (way, format_) == ("down", "text")
+    assert warned == (["c", "d"] if misread else [])
+    codes = "SELECT c::int, d::\"char\"::int FROM t ORDER BY id"
+    assert pair.on_source(codes) == [(97, 98), (-56, -57)]
+    assert (pair.on_target(codes) == pair.on_source(codes)) == (not misread)
+
+
 @pytest.mark.parametrize("way", ["up", "down", "within"])
 def test_infinite_intervals(far_apart, make_pair, way):
     """PostgreSQL 17 has them. What they are in binary an older server would take for some other interval."""

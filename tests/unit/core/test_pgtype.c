@@ -43,6 +43,14 @@ Test(pgtype, intervals)
     cr_assert_not(pen_pgtype_is_interval(0));
 }
 
+Test(pgtype, chars)
+{
+    cr_assert(pen_pgtype_is_char(18));
+    cr_assert(pen_pgtype_is_char(1002));
+    cr_assert_not(pen_pgtype_is_char(1042), "char(n) is none");
+    cr_assert_not(pen_pgtype_is_char(0));
+}
+
 Test(pgtype, only_what_loses_nothing_widens)
 {
     enum { INT2 = 21, INT4 = 23, INT8 = 20, TEXT = 25, VARCHAR = 1043, BPCHAR = 1042, NAME = 19 };
