@@ -71,8 +71,8 @@ def wait_applied(pair, run):
     wait_until(idle, 30, "a transaction that is applied while it is in progress")
 
 
-def wait_rolled_back(pair, run, why):
-    wait_until(lambda: said(run, why) and not eager_session(pair), 30, f"a rollback, because {why}")
+def wait_rolled_back(pair, run, why, timeout=30):
+    wait_until(lambda: said(run, why) and not eager_session(pair), timeout, f"a rollback, because {why}")
 
 
 def counts(run):
@@ -308,6 +308,23 @@ def test_it_lets_go_when_its_commit_has_come(early):
     run.stop()
     assert counts(run) == (1, 1)
     assert pair.same() == 9003
+
+
+def test_others_are_not_slowed_down_for_ever(early):
+    """After 30,000 commits beside it it is rolled back: none of the progress row's versions can be cleared away before."""
+    pair = early
+    run = start(pair, "--batch-transactions", "1")
+    one = begin(pair)
+    fill(one, 1, 3000)
+    wait_applied(pair, run)
+    pair.on_source("DO $$BEGIN FOR i IN 1..30500 LOOP INSERT INTO small VALUES (i, 0); COMMIT; END LOOP; END$$")
+    wait_rolled_back(pair, run, "it keeps the target from clearing up behind others", 180)
+    one.commit()
+    pair.wait_rows("big", 3000, run, timeout=120)
+    run.stop()
+    assert counts(run) == (0, 1)
+    assert run.finished()["applied_batches"] > 30_000
+    assert pair.same() == 33_500
 
 
 def test_somebody_else_holds_its_commit_up(early):
